@@ -1,0 +1,171 @@
+"""The collector: gathers the jobs of one request, and does not know who runs them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asgi_bg._job import Job, JobRecord
+from asgi_bg._task import P, Task, as_task
+from asgi_bg.exceptions import MiddlewareNotInstalled, ResponseEnded
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SCOPE_KEY = "asgi_bg"
+
+_HOW_TO_INSTALL = (
+    "wrap the application, app = BackgroundTaskMiddleware(app), or add it as your framework "
+    "adds middleware, as in app.add_middleware(BackgroundTaskMiddleware)"
+)
+
+
+class JobQueue(Protocol):
+    """Who takes the jobs that a collector gathers."""
+
+    def admit(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[JobRecord, bool]:
+        """Return a new job, or the one that has the task's key already and False.
+
+        Raises:
+            QueueFull: There are too many.
+        """
+        ...
+
+    def withdraw(self, record: JobRecord, reason: str) -> None:
+        """Take a job back that was admitted and cannot be run."""
+        ...
+
+
+class BackgroundTasks:
+    """The jobs of one request; at ``scope["asgi_bg"]`` (M1).
+
+    `add_task` may be called from the event loop, from the worker thread of a plain
+    endpoint, and from the request's own running tasks (M8). The length and the iteration
+    are those of the jobs that have not been taken up yet, in the order added.
+    """
+
+    # One lock for all: it is held for three operations, and one less object a request.
+    _lock = threading.Lock()
+
+    __slots__ = ("_pending", "_queue", "_sealed", "listener")
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._pending: list[JobRecord] = []
+        self._sealed = False
+        # Told of every further job, once the response has ended; from any thread.
+        self.listener: Callable[[], None] | None = None
+
+    @classmethod
+    def from_scope(cls, scope: Mapping[str, Any]) -> Self:
+        """Return the collector of the request that has this scope.
+
+        Raises:
+            MiddlewareNotInstalled: There is none in it.
+        """
+        found = scope.get(SCOPE_KEY)
+        if not isinstance(found, cls):
+            raise MiddlewareNotInstalled(
+                f"expected a collector at scope['{SCOPE_KEY}'], found {found!r}; {_HOW_TO_INSTALL}"
+            )
+        return found
+
+    def add_task(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Queue a call of ``func`` that runs after the response has ended (M4).
+
+        Args:
+            func: A task, or any callable: a function, async or not, a method, a partial, an
+                object with ``__call__``.
+            *args: Its positional arguments.
+            **kwargs: Its keyword arguments, all of them; options go through `Task.using`.
+
+        Returns:
+            The queued job, which may be ignored.
+
+        Raises:
+            TypeError: It is no callable, or cannot be called with these arguments.
+            NotSerializable: It is to run in another process, and an argument cannot go there.
+            QueueFull: ``max_queued`` jobs wait already (R8).
+            ResponseEnded: The jobs of this request have all been run.
+        """
+        task = as_task(func)
+        task.check_call(args, kwargs)
+        if self._sealed:
+            raise self._refusal(task)
+        record, is_new = self._queue.admit(task, args, kwargs)
+        if not is_new:
+            return Job(record)
+        with self._lock:
+            sealed = self._sealed
+            if not sealed:
+                self._pending.append(record)
+        if sealed:
+            refusal = self._refusal(task)
+            self._queue.withdraw(record, str(refusal))
+            raise refusal
+        listener = self.listener
+        if listener is not None:
+            listener()
+        return Job(record)
+
+    def _refusal(self, task: Task[..., Any]) -> ResponseEnded:
+        return ResponseEnded(
+            f"task {task.name} was added after its request was over and its jobs had been run; "
+            "add it before the endpoint or a job of the same request returns, or outside of "
+            "requests with: await runner.add_task(...)"
+        )
+
+    def take(self) -> list[JobRecord]:
+        """Take up all jobs that wait here."""
+        with self._lock:
+            taken, self._pending = self._pending, []
+        return taken
+
+    def seal(self) -> bool:
+        """Take no more, if none waits; return whether that was so."""
+        with self._lock:
+            self._sealed = not self._pending
+        return self._sealed
+
+    def is_of(self, queue: JobQueue) -> bool:
+        """Whether the jobs gathered here go to ``queue``."""
+        return self._queue is queue
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __bool__(self) -> bool:
+        # An empty collector is still one: `if tasks:` asks whether there is one.
+        return True
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter([Job(record) for record in self._pending])
+
+    def __repr__(self) -> str:
+        state = "sealed" if self._sealed else f"{len(self._pending)} waiting"
+        return f"<BackgroundTasks, {state}>"
+
+
+collecting: ContextVar[BackgroundTasks] = ContextVar("asgi_bg_collector")
+
+
+def add_task(func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Job:
+    """Queue a call of ``func`` with the request being served, from any depth.
+
+    As `BackgroundTasks.add_task`, for code that never sees the request (M8).
+
+    Raises:
+        MiddlewareNotInstalled: No request is being served here, or the middleware is missing.
+    """
+    try:
+        tasks = collecting.get()
+    except LookupError:
+        raise MiddlewareNotInstalled(
+            f"no request is being served here; {_HOW_TO_INSTALL}; outside of requests, use: "
+            "await runner.add_task(...)"
+        ) from None
+    return tasks.add_task(func, *args, **kwargs)

@@ -1,0 +1,153 @@
+"""What runs inside a worker process: one call, with a current job around it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import pickle
+import signal
+import socket
+import traceback
+from contextvars import copy_context
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+import msgspec
+
+from asgi_bg._job import CurrentJob, LogLine, running
+from asgi_bg._logs import MESSAGE_LIMIT, keep_logs
+from asgi_bg._task import Task
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a call tells while it runs: its progress, a log line, or else that it begins."""
+
+    id: str
+    attempt: int
+    fraction: float | None = None
+    message: str = ""
+    line: LogLine | None = None
+
+
+class CallEnd(NamedTuple):
+    """How a call ended: with a value, or with an exception and its traceback."""
+
+    value: Any = None
+    exception: BaseException | None = None
+    traceback: str = ""
+
+
+def resolve(name: str) -> Any:
+    """Return what ``module:qualname`` stands for."""
+    module, _, qualname = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def call_packed(packed: bytes, job: tuple[str, str, int], address: str | None) -> CallEnd:
+    """Make a call packed by the parent process; never raises.
+
+    ``packed`` comes through a pipe from the process that started this one, so unpickling
+    it trusts nobody new.
+    """
+    # Ctrl-C in a terminal reaches the whole process group; what it means is the parent's
+    # to decide, which drains first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_logs()
+    with _ChildJob(*job, address) as current:
+        return copy_context().run(_call, packed, current)
+
+
+def _call(packed: bytes, current: _ChildJob) -> CallEnd:
+    running.set(current)
+    out = _Printed(current, "stdout")
+    err = _Printed(current, "stderr")
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            func, args, kwargs = pickle.loads(packed)
+            if isinstance(func, str):
+                func = resolve(func)
+            if isinstance(func, Task):
+                func = func.func
+            value: Any = func(*args, **kwargs)
+            out.flush()
+            err.flush()
+    except BaseException as exc:
+        frames = exc.__traceback__ and exc.__traceback__.tb_next
+        text = "".join(traceback.format_exception(type(exc), exc, frames))
+        return CallEnd(None, _portable(exc), text)
+    return CallEnd(value)
+
+
+def _portable(exc: BaseException) -> BaseException:
+    """Return the exception, or one that says the same if it cannot leave this process."""
+    try:
+        pickle.loads(pickle.dumps(exc))
+    except Exception:
+        return RuntimeError(f"{type(exc).__qualname__}: {exc}")
+    return exc
+
+
+class _ChildJob(CurrentJob):
+    """The current job as seen from a worker process; reports go to the parent's socket."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, id: str, task_name: str, attempt: int, address: str | None) -> None:
+        super().__init__(id, task_name, attempt)
+        self._socket: socket.socket | None = None
+        if address is not None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            with contextlib.suppress(OSError):
+                self._socket.connect(address)
+            self._tell(Report(id, attempt))
+
+    def __enter__(self) -> _ChildJob:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def report(self, fraction: float, message: str) -> None:
+        """Tell the parent; when it no longer listens, nobody is there to know."""
+        self._tell(Report(self.id, self.attempt, fraction, message[:MESSAGE_LIMIT]))
+
+    def keep(self, line: LogLine) -> None:
+        """Tell the parent."""
+        self._tell(Report(self.id, self.attempt, line=line))
+
+    def _tell(self, report: Report) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.send(msgspec.json.encode(report))
+
+
+class _Printed(io.TextIOBase):
+    """What the task prints becomes log lines of its job: anyio closes the streams."""
+
+    def __init__(self, job: _ChildJob, name: str) -> None:
+        self._job = job
+        self._name = name
+        self._rest = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._keep(line)
+        return len(text)
+
+    def flush(self) -> None:
+        rest, self._rest = self._rest, ""
+        if rest:
+            self._keep(rest)
+
+    def _keep(self, line: str) -> None:
+        now = datetime.now(timezone.utc)
+        self._job.keep(LogLine(now, "INFO", self._name, line[:MESSAGE_LIMIT]))

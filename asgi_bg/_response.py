@@ -1,0 +1,131 @@
+"""When a response has ended, and what it means that the client left (M3, M5, M6)."""
+
+from __future__ import annotations
+
+from asgi_bg._types import Message, Receive, RunOn, Send
+
+
+class Response:
+    """Watches the messages of one request or websocket go by, and passes them on untouched.
+
+    Attributes:
+        status: The status of the response that was started: 101 for an accepted websocket,
+            403 for one that was closed instead; None before that.
+        ended: Whether the app has sent its last message, in any of the forms of M3.
+        client_left: Whether the app was told so, by `receive` or by a failing `send`.
+        accepted: Whether it is a websocket that the app has accepted.
+    """
+
+    __slots__ = (
+        "_receive",
+        "_send",
+        "_trailers",
+        "accepted",
+        "client_left",
+        "ended",
+        "status",
+    )
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._trailers = False
+        self.status: int | None = None
+        self.ended = False
+        self.client_left = False
+        self.accepted = False
+
+    async def receive(self) -> Message:
+        """Receive, and note a disconnect."""
+        message = await self._receive()
+        kind = message["type"]
+        if kind == "http.disconnect":
+            self.client_left = True
+        elif kind == "websocket.disconnect":
+            self.client_left = True
+            self._end()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send, and note what the message does to the response."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            is_last = not (message.get("more_body") or self._trailers)
+        elif kind == "http.response.start":
+            is_last = False
+            self.status = message.get("status")
+            self._trailers = bool(message.get("trailers"))
+        else:
+            is_last = self._note(kind, message)
+        if is_last and not self.ended:
+            # Before the send: on one server the last one never returns when the client has
+            # gone (hypercorn, HTTP/2), and the response has ended all the same.
+            self._end()
+        else:
+            is_last = False
+        try:
+            await self._send(message)
+        except OSError:
+            # The server's way to say that the client is gone (ASGI HTTP spec 2.4).
+            self.client_left = True
+            raise
+        except Exception:
+            # The server refused the message, so this was not the end.
+            if is_last:
+                self.ended = False
+            raise
+
+    def _note(self, kind: str, message: Message) -> bool:
+        """Note a rarer message; return whether it is the last one."""
+        match kind:
+            case "http.response.trailers":
+                return self._trailers and not message.get("more_trailers")
+            case "http.response.pathsend":
+                return True
+            case "http.response.zerocopysend":
+                return not message.get("more_body")
+            case "websocket.accept":
+                self.status = 101
+                self.accepted = True
+            case "websocket.close":
+                # Closing a handshake instead of accepting it answers it with 403.
+                self.status = self.status or 403
+                return True
+            case "websocket.http.response.start":
+                self.status = message.get("status")
+            case "websocket.http.response.body":
+                return not message.get("more_body")
+        return False
+
+    def _end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self.on_end()
+
+    def on_end(self) -> None:
+        """Called when the last message is about to be sent, for subclasses."""
+
+    def app_returned(self) -> None:
+        """Note that the app returned without raising.
+
+        Every server closes an accepted websocket that the app leaves open, so that ends it.
+        """
+        if self.accepted:
+            self.ended = True
+
+    @property
+    def counts_as_ended(self) -> bool:
+        """Whether the response is over, also where the app gave up as the client left (M6)."""
+        return self.ended or self.client_left
+
+    def permits(self, run_on: RunOn) -> bool:
+        """Whether jobs that run on such a response are to run (M5).
+
+        A client that left before there was a status decides nothing, so that counts as
+        success.
+        """
+        if run_on == "always":
+            return True
+        if not self.counts_as_ended:
+            return False
+        return run_on == "response" or self.status is None or self.status < 400

@@ -1,0 +1,312 @@
+"""The runner: the face of the jobs of this process, for the middleware and for users."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from asgi_bg._collector import BackgroundTasks, collecting
+from asgi_bg._execution.threads import ThreadPool
+from asgi_bg._job import Job, JobInfo, JobStatus
+from asgi_bg._lane import Lane, permit_all
+from asgi_bg._registry import Registry
+from asgi_bg._scheduler import Limits, Scheduler, log_unfinished
+from asgi_bg._task import P, check_count, check_seconds
+from asgi_bg.events import EventHandler, Events
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class RunnerStats(TypedDict):
+    """What `Runner.stats` counts.
+
+    Attributes:
+        queued: Jobs that have not been started.
+        running: Attempts under way.
+        succeeded, failed, cancelled: Jobs that have ended so since the runner was made.
+        threads: Worker threads alive, busy and idle.
+    """
+
+    queued: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    threads: int
+
+
+class Runner:
+    """Runs jobs in this process: on the event loop, in threads, in worker processes.
+
+    A `BackgroundTaskMiddleware` makes its own, starts it at the server's startup and closes
+    it at shutdown. Make one yourself to share it between middlewares, or to add jobs outside
+    of requests::
+
+        runner = Runner(max_jobs=100)
+        app = BackgroundTaskMiddleware(app, runner=runner)
+
+        await runner.add_task(send_report)
+
+    Guarantees: a failing job stops no other (R3); every job runs in the context of its
+    ``add_task`` (R4); jobs live in memory and end with the process.
+
+    Args:
+        max_jobs: How many jobs may run at once.
+        max_threads: How many worker threads there may be, for plain functions; they are the
+            runner's own and take none from the app (R1).
+        max_processes: How many worker processes there may be, for tasks with
+            ``executor="process"``; None for one per processor.
+        max_queued: How many jobs may wait; one more is refused with `QueueFull` (R8).
+        ordered: Whether the jobs of one request run one after another, in the order added,
+            or at once (R2).
+        timeout: How long one attempt may take, in seconds, for tasks without a timeout of
+            their own; None for no limit (R5).
+        drain_timeout: How long a shutdown waits for requests and jobs, in seconds (R6).
+        history: How many finished jobs are remembered.
+        on_event: A function, or several, called with each `JobEvent` (R9).
+
+    Raises:
+        TypeError, ValueError: An argument does not fit; the message says what would.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_jobs: int = 1000,
+        max_threads: int = 40,
+        max_processes: int | None = None,
+        max_queued: int = 100_000,
+        ordered: bool = True,
+        timeout: float | None = None,
+        drain_timeout: float = 25.0,
+        history: int = 1000,
+        on_event: EventHandler | Iterable[EventHandler] = (),
+    ) -> None:
+        check_count("max_jobs", max_jobs, least=1)
+        check_count("max_threads", max_threads, least=1)
+        check_count("max_queued", max_queued, least=1)
+        check_count("history", history, least=0)
+        check_seconds("drain_timeout", drain_timeout)
+        if max_processes is not None:
+            check_count("max_processes", max_processes, least=1)
+        if timeout is not None:
+            check_seconds("timeout", timeout, zero=False)
+        self.ordered = ordered
+        self.drain_timeout = drain_timeout
+        self._limits = Limits(max_jobs, max_processes, max_queued, timeout)
+        self._registry = Registry(history)
+        self._threads = ThreadPool(max_threads)
+        self._events = Events(on_event)
+        self._schedulers: dict[asyncio.AbstractEventLoop, Scheduler] = {}
+        self._last_used: Scheduler | None = None
+
+    # Its lifetime.
+
+    async def start(self) -> None:
+        """Supervise the jobs of the running event loop, until `aclose`.
+
+        Requests then end without waiting for their jobs. Starting twice does nothing.
+        """
+        self.scheduler().is_supervised = True
+
+    async def drain(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is ready, running or waiting for a retry.
+
+        Jobs put off by ``delay=`` or ``run_at=`` do not count.
+
+        Args:
+            timeout: How long to wait, in seconds; None for as long as it takes.
+
+        Returns:
+            Whether it came to that in time.
+        """
+        return await self.scheduler().drain(timeout)
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Drain, then cancel what is not done, and name it in the log.
+
+        Args:
+            timeout: How long to drain, in seconds; None for `drain_timeout`.
+        """
+        scheduler = self.scheduler()
+        try:
+            await scheduler.drain(self.drain_timeout if timeout is None else timeout)
+        finally:
+            unfinished = [r for r in self._registry.unfinished() if r.home is scheduler]
+            if unfinished:
+                log_unfinished(unfinished)
+            try:
+                await scheduler.cancel_all(unfinished, "cancelled at shutdown")
+            finally:
+                self._close(scheduler)
+
+    def _close(self, scheduler: Scheduler) -> None:
+        scheduler.close()
+        self._schedulers.pop(scheduler.loop, None)
+        self._last_used = None
+        if not self._schedulers:
+            self._threads.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        # Without the attribute the constructor has refused its arguments.
+        for scheduler in getattr(self, "_schedulers", {}).values():
+            if scheduler.is_supervised and scheduler.unfinished:
+                warnings.warn(
+                    f"a started runner went away with {scheduler.unfinished} unfinished job(s); "
+                    "await runner.aclose() before",
+                    ResourceWarning,
+                    stacklevel=2,
+                    source=self,
+                )
+
+    # Adding jobs.
+
+    async def add_task(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Job:
+        """Queue a call of ``func`` outside of any request; it may start at once.
+
+        Arguments, result and errors are those of `BackgroundTasks.add_task`. The job may
+        add more with `asgi_bg.add_task`; they run after it.
+        """
+        tasks = BackgroundTasks(self.scheduler())
+        token = collecting.set(tasks)
+        try:
+            job = tasks.add_task(func, *args, **kwargs)
+        finally:
+            collecting.reset(token)
+        self.open_lane(tasks).complete()
+        return job
+
+    def open_lane(self, tasks: BackgroundTasks, permits: Callable[..., bool] = permit_all) -> Lane:
+        """Begin to run what a collector gathers; for the middleware."""
+        return Lane(self.scheduler(), tasks, permits, ordered=self.ordered)
+
+    def scheduler(self) -> Scheduler:
+        """Return the scheduler of the running event loop; for the middleware."""
+        loop = asyncio.get_running_loop()
+        found = self._last_used
+        if found is None or found.loop is not loop:
+            found = self._last_used = self._scheduler_of(loop)
+        return found
+
+    def _scheduler_of(self, loop: asyncio.AbstractEventLoop) -> Scheduler:
+        found = self._schedulers.get(loop)
+        if found is None:
+            # Test clients run every request on a loop of its own, and close it.
+            for other in [known for known in self._schedulers if known.is_closed()]:
+                self._schedulers.pop(other).close()
+            found = Scheduler(self._limits, self._registry, self._threads, self._events)
+            self._schedulers[loop] = found
+        return found
+
+    # Looking after jobs.
+
+    async def info(self, id: str) -> JobInfo:
+        """Return what is known of a job.
+
+        Raises:
+            JobNotFound: No job of that id is known (any more).
+        """
+        return self._registry.get(id).info()
+
+    async def result(self, id: str, timeout: float | None = None) -> Any:
+        """Wait until a job has ended, and return what its task returned.
+
+        Raises:
+            JobNotFound: No job of that id is known (any more).
+            JobFailed: The job failed, was cancelled or was dropped.
+            TimeoutError: It has not ended after ``timeout`` seconds. It goes on.
+        """
+        return await self._registry.get(id).wait(timeout)
+
+    async def jobs(
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        task: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[JobInfo]:
+        """Return jobs, the newest first.
+
+        Args:
+            status: Only those that stand so.
+            task: Only those of the task of this name.
+            limit: At most so many.
+            after: Only those that come after the job of this id, to go on from a last page.
+
+        Raises:
+            ValueError: There is no such status, or the limit is below 1.
+        """
+        check_count("limit", limit, least=1)
+        wanted = None if status is None else JobStatus(status)
+        return [record.info() for record in self._registry.newest(wanted, task, after, limit)]
+
+    async def retry(self, id: str) -> JobInfo:
+        """Queue a failed or cancelled job again, with all its attempts before it.
+
+        Raises:
+            JobNotFound: No job of that id is known (any more).
+            ValueError: It has succeeded, or has not ended.
+        """
+        record = self._registry.get(id)
+        if record.status not in (JobStatus.failed, JobStatus.cancelled):
+            raise ValueError(
+                f"only failed and cancelled jobs can be retried, and job {id} is {record.status}"
+            )
+        self._registry.reopen(record)
+        self.scheduler().readmit(record)
+        return record.info()
+
+    async def cancel(self, id: str) -> JobInfo:
+        """Cancel a job: one that waits does not start, one that runs is stopped.
+
+        A plain function in a worker thread cannot be stopped: the job counts as cancelled,
+        and `current_job`'s ``cancelled`` tells the function. One that has ended stays so.
+
+        Raises:
+            JobNotFound: No job of that id is known (any more).
+        """
+        record = self._registry.get(id)
+        record.home.cancel(record, "cancelled by request")
+        return record.info()
+
+    async def purge(self, *, status: JobStatus | str | None = None, older_than: float = 0.0) -> int:
+        """Forget finished jobs, and return how many.
+
+        Args:
+            status: Only those that ended so; None for all.
+            older_than: Only those that ended at least so many seconds ago.
+        """
+        check_seconds("older_than", older_than)
+        wanted = None if status is None else JobStatus(status)
+        return self._registry.purge(wanted, time.time() - older_than)
+
+    def stats(self) -> RunnerStats:
+        """Return what is going on, in numbers; takes the same time however many jobs wait."""
+        schedulers = list(self._schedulers.values())
+        ended = self._registry.ended
+        return RunnerStats(
+            queued=sum(scheduler.waiting for scheduler in schedulers),
+            running=sum(scheduler.running for scheduler in schedulers),
+            succeeded=ended[JobStatus.succeeded],
+            failed=ended[JobStatus.failed],
+            cancelled=ended[JobStatus.cancelled],
+            threads=self._threads.alive,
+        )

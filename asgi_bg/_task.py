@@ -1,0 +1,400 @@
+"""A task: a function and how it wants to be run."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from types import FunctionType, MethodType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    overload,
+)
+
+from asgi_bg._types import ExecutorName, RunOn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
+
+Place = Literal["loop", "thread", "process"]
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `task` and `Task.using` take. Every field is explained at `task`."""
+
+    name: str | None
+    durable: bool
+    retries: int
+    retry_delay: float
+    retry_max_delay: float
+    retry_on: tuple[type[BaseException], ...]
+    timeout: float | None
+    concurrency: int | None
+    executor: ExecutorName
+    run_on: RunOn | None
+    queue: str | None
+    priority: int
+    tags: tuple[str, ...]
+    redact: tuple[str, ...]
+
+
+class CallOptions(TaskOptions, total=False):
+    """What only `Task.using` takes, because it belongs to one call."""
+
+    delay: float | None
+    run_at: datetime | None
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The checked options of a task; a value, changed only by `replace`."""
+
+    durable: bool = True
+    retries: int = 0
+    retry_delay: float = 1.0
+    retry_max_delay: float = 300.0
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    timeout: float | None = None
+    concurrency: int | None = None
+    executor: ExecutorName = "auto"
+    run_on: RunOn | None = None
+    queue: str | None = None
+    priority: int = 0
+    tags: tuple[str, ...] = ()
+    redact: tuple[str, ...] = ()
+    delay: float | None = None
+    run_at: datetime | None = None
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        check_count("retries", self.retries, least=0)
+        check_count("priority", self.priority)
+        check_seconds("retry_delay", self.retry_delay)
+        check_seconds("retry_max_delay", self.retry_max_delay)
+        if self.timeout is not None:
+            check_seconds("timeout", self.timeout, zero=False)
+        if self.delay is not None:
+            check_seconds("delay", self.delay)
+        if self.concurrency is not None:
+            check_count("concurrency", self.concurrency, least=1)
+        if self.executor not in ("auto", "thread", "process"):
+            raise ValueError(
+                f"executor must be 'auto', 'thread' or 'process', got {self.executor!r}"
+            )
+        if self.run_on is not None:
+            check_run_on(self.run_on)
+        for name in ("tags", "redact"):
+            _check_tuple(name, getattr(self, name), str)
+        for error in self.retry_on:
+            if not (isinstance(error, type) and issubclass(error, BaseException)):
+                raise TypeError(f"retry_on must hold exception classes, got {error!r}")
+        if not isinstance(self.durable, bool):
+            raise TypeError(f"durable must be True or False, got {self.durable!r}")
+        for name in ("queue", "key"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{name} must be a string or None, got {value!r}")
+        self._check_instant()
+
+    def _check_instant(self) -> None:
+        if self.run_at is None:
+            return
+        if self.delay is not None:
+            raise ValueError("delay and run_at exclude each other; give one of them")
+        if not isinstance(self.run_at, datetime):
+            raise TypeError(f"run_at must be a datetime, got {self.run_at!r}")
+        if self.run_at.tzinfo is None:
+            raise ValueError(
+                f"run_at must know its time zone, got the naive {self.run_at!r}; "
+                "build it with datetime.now(timezone.utc) or datetime(..., tzinfo=...)"
+            )
+
+
+def check_seconds(name: str, value: object, *, zero: bool = True) -> None:
+    """Raise unless ``value`` is a finite number of seconds, not negative."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        bound = "0 or more" if zero else "more than 0"
+        raise ValueError(f"{name} must be {bound} seconds, got {value!r}")
+
+
+def check_count(name: str, value: object, *, least: int | None = None) -> None:
+    """Raise unless ``value`` is a whole number, ``least`` or more."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be {least} or more, got {value!r}")
+
+
+def check_run_on(value: object) -> None:
+    """Raise unless ``value`` is one of the three words of `RunOn`."""
+    if value not in ("response", "success", "always"):
+        raise ValueError(f"run_on must be 'response', 'success' or 'always', got {value!r}")
+
+
+def _check_tuple(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
+        raise TypeError(f"{name} must be a sequence of {kind.__name__}, got {value!r}")
+
+
+_OPTION_NAMES = frozenset(field.name for field in fields(Options))
+
+
+def _as_tuple(name: str, value: object) -> object:
+    # ("card") is a string and not a tuple: the commonest slip with such an option.
+    if name in ("tags", "redact", "retry_on"):
+        if isinstance(value, (str, type)):
+            return (value,)
+        if isinstance(value, Iterable):
+            return tuple(value)
+    return value
+
+
+class Task(Generic[P, R]):
+    """A function with the options it is to be run with; made by `task`.
+
+    It is still the function: calling a task calls the function directly, here and now.
+    Tasks are values, and `using` returns changed copies.
+
+    Attributes:
+        func: The function itself.
+        name: ``module:qualname`` unless it was given.
+        options: The options, read-only.
+        place: Where its jobs run: ``"loop"``, ``"thread"`` or ``"process"`` (R1).
+        declared: Whether `task` made it; a plain function given to ``add_task`` is not.
+    """
+
+    func: Callable[P, R]
+    name: str
+    options: Options
+    place: Place
+    declared: bool
+
+    def __init__(
+        self,
+        func: Callable[P, R],
+        *,
+        name: str | None = None,
+        options: Options = Options(),
+        declared: bool = False,
+    ) -> None:
+        _check_function(func)
+        self.func = func
+        self.name = _name_of(func) if name is None else name
+        self.options = options
+        self.declared = declared
+        self.place = _place_of(func, options.executor, self.name)
+        self._parameters: inspect.Signature | Literal["unread"] | None = "unread"
+        self._positional = _positional_range(func)
+        if declared:
+            functools.update_wrapper(self, func, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.func(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Task[..., R]:
+        if instance is None:
+            return self
+        return Task(
+            MethodType(self.func, instance),
+            name=self.name,
+            options=self.options,
+            declared=self.declared,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def using(self, **options: Unpack[CallOptions]) -> Self:
+        """Return a copy of this task with some options changed.
+
+        Args:
+            **options: Any option of `task`, and three that belong to one call:
+                ``delay``, seconds to wait before the job may start;
+                ``run_at``, a `datetime` with a time zone before which it may not start;
+                ``key``, a string: while a job with that key is unfinished, or among the
+                finished jobs still remembered, ``add_task`` adds nothing and returns that
+                job (J6).
+
+        Raises:
+            TypeError, ValueError: An option does not exist, or its value does not fit.
+        """
+        changes: dict[str, Any] = {**options}
+        name = changes.pop("name", None)
+        unknown = changes.keys() - _OPTION_NAMES
+        if unknown:
+            raise TypeError(
+                f"unknown task option {sorted(unknown)[0]!r}; "
+                f"there are name, {', '.join(sorted(_OPTION_NAMES))}"
+            )
+        if name is not None and not (isinstance(name, str) and name):
+            raise TypeError(f"name must be a string that is not empty, got {name!r}")
+        values: dict[str, Any] = {key: _as_tuple(key, value) for key, value in changes.items()}
+        return type(self)(
+            self.func,
+            name=self.name if name is None else name,
+            options=replace(self.options, **values),
+            declared=self.declared,
+        )
+
+    def check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise `TypeError` where calling the function so could only raise one.
+
+        What Python cannot tell about a function (some builtins) passes.
+        """
+        if not kwargs and self._positional is not None:
+            least, most = self._positional
+            if least <= len(args) <= most:
+                return
+        if self._parameters == "unread":
+            self._parameters = _signature_of(self.func)
+        if self._parameters is None:
+            return
+        try:
+            self._parameters.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise TypeError(
+                f"task {self.name} cannot be called with these arguments: {exc}; "
+                f"it takes {self._parameters}"
+            ) from None
+
+
+def _check_function(func: object) -> None:
+    if inspect.iscoroutine(func):
+        func.close()
+        raise TypeError(
+            f"expected a function, got the coroutine object {func.__qualname__!r}, which is "
+            "the function already called; pass the function and its arguments apart: "
+            f"add_task({func.__name__}, ...)"
+        )
+    if not callable(func):
+        raise TypeError(
+            f"expected a function or another callable, got {func!r} of type {type(func).__name__}"
+        )
+    if inspect.isgeneratorfunction(func) or inspect.isasyncgenfunction(func):
+        raise TypeError(
+            f"expected a function that does its work when called, got {func!r}, which yields; "
+            "wrap it in a function that consumes it"
+        )
+
+
+def _name_of(func: Callable[..., object]) -> str:
+    while isinstance(func, functools.partial):
+        func = func.func
+    named = func if hasattr(func, "__qualname__") else type(func)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def _is_async(func: Callable[..., object]) -> bool:
+    while isinstance(func, functools.partial):
+        func = func.func
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
+        getattr(func, "__call__", None)  # noqa: B004 - the bound method, not whether there is one
+    )
+
+
+def _place_of(func: Callable[..., object], executor: ExecutorName, name: str) -> Place:
+    if not _is_async(func):
+        return "process" if executor == "process" else "thread"
+    if executor != "auto":
+        raise ValueError(
+            f"executor={executor!r} is for plain functions, and {name} is async, so it runs on "
+            "the event loop; leave executor out, or make it a plain def"
+        )
+    return "loop"
+
+
+def _positional_range(func: Callable[..., object]) -> tuple[int, float] | None:
+    """How few and how many positional arguments suffice alone, read off a function's code."""
+    if type(func) is not FunctionType:
+        return None
+    code = func.__code__
+    if code.co_kwonlyargcount > len(func.__kwdefaults__ or ()):
+        return None
+    most = math.inf if code.co_flags & inspect.CO_VARARGS else code.co_argcount
+    return code.co_argcount - len(func.__defaults__ or ()), most
+
+
+def _signature_of(func: Callable[..., object]) -> inspect.Signature | None:
+    try:
+        # What the call itself would meet: a decorator may well take other arguments than
+        # the function it wraps.
+        return inspect.signature(func, follow_wrapped=False)
+    except (ValueError, TypeError):
+        return None
+
+
+@overload
+def task(func: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(
+    func: Callable[P, R] | None = None, /, **options: Unpack[TaskOptions]
+) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
+    """Declare a function as a task: ``@task``, or ``@task(retries=3)``.
+
+    The function stays callable as it was. ``async def`` functions run on the event loop,
+    plain ones in worker threads of the runner (R1).
+
+    Args:
+        func: The function, where the decorator is used without parentheses.
+        name: What the task is called in logs and events; ``module:qualname`` if not given.
+        durable: Whether its jobs are to survive a crash, where the runner can keep them.
+        retries: How often a failed job is tried again.
+        retry_delay: The longest wait before the first retry, in seconds; it doubles with
+            each further one, and a random share of it is waited.
+        retry_max_delay: The longest wait before any retry, in seconds.
+        retry_on: The exception classes after which a job is tried again.
+        timeout: How long one attempt may take, in seconds; None for the runner's (R5).
+        concurrency: How many jobs of this task may run at once; None for no limit (R2).
+        executor: ``"auto"``, ``"thread"`` or ``"process"``; the latter two are for plain
+            functions.
+        run_on: Which responses run its jobs, None for the middleware's: ``"response"``,
+            any that ended; ``"success"``, a status below 400; ``"always"``, also where the
+            app failed (M5).
+        queue: The name of an engine's queue, for engines that have several.
+        priority: Of waiting jobs, those with the higher number start first.
+        tags: Words to find jobs by.
+        redact: The names of arguments whose values are never shown.
+
+    Raises:
+        TypeError, ValueError: It is no function, or an option's value does not fit.
+    """
+    if func is None:
+        return lambda function: Task(function, declared=True).using(**options)
+    return Task(func, declared=True).using(**options)
+
+
+_known: dict[FunctionType, Task[..., Any]] = {}
+
+
+def as_task(func: Callable[..., Any]) -> Task[..., Any]:
+    """Return ``func`` if it is a task, else a task around it.
+
+    Functions at the top of a module are remembered, since they are added again and again
+    and live as long as the process. Closures are not: they may hold a whole request.
+    """
+    if isinstance(func, Task):
+        return func
+    if type(func) is not FunctionType:
+        return Task(func)
+    known = _known.get(func)
+    if known is None:
+        known = Task(func)
+        if "<locals>" not in func.__qualname__:
+            _known[func] = known
+    return known

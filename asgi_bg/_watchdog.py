@@ -1,0 +1,97 @@
+"""Warns about a task that blocks the event loop, by name and by line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from types import FrameType
+
+from asgi_bg._attempt import Attempt
+
+logger = logging.getLogger("asgi_bg")
+
+BLOCKED_AFTER = 1.0
+"""After how many seconds without a sign of life a loop counts as blocked."""
+
+INTERVAL = 0.5
+"""How many seconds lie between two looks."""
+
+IDLE_LOOKS = 20
+"""After how many looks without an async job the thread ends, until the next job."""
+
+
+class Watchdog:
+    """Watches one event loop from a thread of its own, while async jobs run on it."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        running: Mapping[asyncio.Task[None], Attempt],
+    ) -> None:
+        self._loop = loop
+        self._loop_thread = threading.get_ident()
+        self._running = running
+        self._is_closed = threading.Event()
+        self._is_needed = False
+        self.is_awake = False
+
+    def wake(self) -> None:
+        """Begin to watch; call it from the loop when an async job starts."""
+        self._is_needed = True
+        if not self.is_awake and not self._is_closed.is_set():
+            self.is_awake = True
+            threading.Thread(target=self._watch, name="asgi_bg watchdog", daemon=True).start()
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._is_closed.set()
+
+    def _watch(self) -> None:
+        idle = 0
+        while not self._is_closed.wait(INTERVAL):
+            idle = 0 if self._is_needed or self._running else idle + 1
+            if idle > IDLE_LOOKS:
+                break
+            try:
+                self._look()
+            except RuntimeError:
+                break  # the loop is closed
+        self.is_awake = False
+
+    def _look(self) -> None:
+        alive = threading.Event()
+        self._is_needed = False
+        asked = time.monotonic()
+        self._loop.call_soon_threadsafe(alive.set)
+        if alive.wait(BLOCKED_AFTER):
+            return
+        task = asyncio.current_task(self._loop)
+        attempt = None if task is None else self._running.get(task)
+        if attempt is not None:
+            self._warn(attempt, time.monotonic() - asked)
+        while not alive.wait(INTERVAL):
+            if self._loop.is_closed() or self._is_closed.is_set():
+                return
+
+    def _warn(self, attempt: Attempt, seconds: float) -> None:
+        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - its documented name
+        logger.warning(
+            "task %s has been blocking the event loop for over %.1f seconds%s; "
+            "make it a plain def, which runs in a worker thread, or await what takes long "
+            "(job %s)",
+            attempt.task_name,
+            seconds,
+            _place_of(frame),
+            attempt.id,
+            extra={"asgi_bg_job_id": attempt.id, "asgi_bg_task": attempt.task_name},
+        )
+
+
+def _place_of(frame: FrameType | None) -> str:
+    if frame is None:
+        return ""
+    return f", at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
