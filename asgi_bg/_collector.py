@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asgi_bg._job import Job, JobRecord
+from asgi_bg._job import Job
+from asgi_bg._record import JobRecord
 from asgi_bg._task import P, Task, as_task
 from asgi_bg.exceptions import MiddlewareNotInstalled, ResponseEnded
 
@@ -48,17 +49,17 @@ class BackgroundTasks:
     are those of the jobs that have not been taken up yet, in the order added.
     """
 
-    # One lock for all: it is held for three operations, and one less object a request.
+    # One lock for all: it is held for a few operations, and saves every request one.
     _lock = threading.Lock()
 
-    __slots__ = ("_pending", "_queue", "_sealed", "listener")
+    # Most requests queue nothing, so these have their values in the class.
+    _pending: list[JobRecord] | None = None
+    _sealed = False
+    # Told of every further job, once the response has ended; from any thread.
+    listener: Callable[[], None] | None = None
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
-        self._pending: list[JobRecord] = []
-        self._sealed = False
-        # Told of every further job, once the response has ended; from any thread.
-        self.listener: Callable[[], None] | None = None
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> Self:
@@ -98,11 +99,14 @@ class BackgroundTasks:
             raise self._refusal(task)
         record, is_new = self._queue.admit(task, args, kwargs)
         if not is_new:
-            return Job(record)
+            return record
         with self._lock:
             sealed = self._sealed
             if not sealed:
-                self._pending.append(record)
+                if self._pending is None:
+                    self._pending = [record]
+                else:
+                    self._pending.append(record)
         if sealed:
             refusal = self._refusal(task)
             self._queue.withdraw(record, str(refusal))
@@ -110,7 +114,7 @@ class BackgroundTasks:
         listener = self.listener
         if listener is not None:
             listener()
-        return Job(record)
+        return record
 
     def _refusal(self, task: Task[..., Any]) -> ResponseEnded:
         return ResponseEnded(
@@ -122,13 +126,17 @@ class BackgroundTasks:
     def take(self) -> list[JobRecord]:
         """Take up all jobs that wait here."""
         with self._lock:
-            taken, self._pending = self._pending, []
-        return taken
+            taken, self._pending = self._pending, None
+        return taken or []
+
+    def wants(self, record: JobRecord) -> bool:
+        """Whether a job that was gathered here is to run."""
+        return True
 
     def seal(self) -> bool:
         """Take no more, if none waits; return whether that was so."""
         with self._lock:
-            self._sealed = not self._pending
+            self._sealed = self._pending is None
         return self._sealed
 
     def is_of(self, queue: JobQueue) -> bool:
@@ -136,17 +144,17 @@ class BackgroundTasks:
         return self._queue is queue
 
     def __len__(self) -> int:
-        return len(self._pending)
+        return len(self._pending or ())
 
     def __bool__(self) -> bool:
         # An empty collector is still one: `if tasks:` asks whether there is one.
         return True
 
     def __iter__(self) -> Iterator[Job]:
-        return iter([Job(record) for record in self._pending])
+        return iter(tuple(self._pending or ()))
 
     def __repr__(self) -> str:
-        state = "sealed" if self._sealed else f"{len(self._pending)} waiting"
+        state = "sealed" if self._sealed else f"{len(self)} waiting"
         return f"<BackgroundTasks, {state}>"
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from asgi_bg._collector import BackgroundTasks
-from asgi_bg._job import JobRecord
-from asgi_bg._types import RunOn
+from asgi_bg._record import JobRecord
 
 
 class Dispatcher(Protocol):
@@ -18,7 +16,7 @@ class Dispatcher(Protocol):
     loop: asyncio.AbstractEventLoop
 
     def submit(self, record: JobRecord, when_done: Callable[[], None]) -> bool:
-        """Start a job when there is room; False if it leaves the lane at once."""
+        """Start a job as soon as there is room; False if it leaves the lane at once."""
         ...
 
     def drop(self, records: list[JobRecord]) -> None:
@@ -44,46 +42,26 @@ class Lane:
     A job that is put off, or waits for a retry, leaves the lane: it stops nothing (R3).
     """
 
-    __slots__ = (
-        "_dispatcher",
-        "_finished",
-        "_is_complete",
-        "_open",
-        "_ordered",
-        "_permits",
-        "_queue",
-        "_tasks",
-        "_waiter",
-    )
+    _at_once = False
+    _open = 0
+    _is_complete = False
+    _is_finished = False
+    _is_pumping = False
+    _waiter: asyncio.Future[None] | None = None
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        tasks: BackgroundTasks,
-        permits: Callable[[JobRecord], bool],
-        *,
-        ordered: bool,
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, tasks: BackgroundTasks, *, ordered: bool) -> None:
         self._dispatcher = dispatcher
         self._tasks = tasks
-        self._permits = permits
-        self._ordered = ordered
-        self._queue: deque[JobRecord] = deque()
-        self._open = 0
-        self._is_complete = False
-        self._finished = False
-        self._waiter: asyncio.Future[None] | None = None
-        tasks.listener = self._more
+        self._queue: list[JobRecord] = []
+        if not ordered:
+            self._at_once = True
         dispatcher.hold()
+        tasks.listener = self._more
 
     def complete(self) -> None:
         """Note that the app has returned: once the jobs are done, no more can come."""
         self._is_complete = True
-        self._pump()
-
-    def start(self) -> None:
-        """Start the jobs while the app has not returned yet."""
-        self._pump()
+        self.pump()
 
     async def finished(self) -> None:
         """Wait until all jobs that were added have left the lane (R7).
@@ -92,7 +70,7 @@ class Lane:
         only when the jobs are done.
         """
         cancellation: asyncio.CancelledError | None = None
-        while not self._finished:
+        while not self._is_finished:
             self._waiter = self._dispatcher.loop.create_future()
             try:
                 await self._waiter
@@ -102,53 +80,49 @@ class Lane:
             raise cancellation
 
     def _more(self) -> None:
-        self._dispatcher.call(self._pump)
+        self._dispatcher.call(self.pump)
 
-    def _pump(self) -> None:
-        self._take()
-        while self._queue and not (self._ordered and self._open):
+    def pump(self) -> None:
+        """Start what may start; called whenever something has changed."""
+        if self._is_pumping:
+            return  # a job that ended while it was started: the loop below goes on
+        self._is_pumping = True
+        while self._at_once or not self._open:
+            record = self._next()
+            if record is None:
+                break
             self._open += 1
-            if not self._dispatcher.submit(self._queue.popleft(), self._done):
+            if not self._dispatcher.submit(record, self._done):
                 self._open -= 1
-        if self._is_complete and not self._open and not self._finished:
+        self._is_pumping = False
+        # Sealing fails if another thread has added a job by now; its call of `_more` follows.
+        if self._is_complete and not self._open and not self._is_finished and self._tasks.seal():
             self._finish()
+
+    def _next(self) -> JobRecord | None:
+        if not self._queue:
+            self._take()
+        return self._queue.pop() if self._queue else None
 
     def _take(self) -> None:
         unwanted: list[JobRecord] = []
-        for record in self._tasks.take():
+        for record in reversed(self._tasks.take()):
             if record.status.is_final:
                 continue  # cancelled while it waited for the response
-            if self._permits(record):
+            if self._tasks.wants(record):
                 self._queue.append(record)
             else:
                 unwanted.append(record)
         if unwanted:
-            self._dispatcher.drop(unwanted)
+            self._dispatcher.drop(unwanted[::-1])
 
     def _done(self) -> None:
         self._open -= 1
-        self._pump()
+        self.pump()
 
     def _finish(self) -> None:
-        if not self._tasks.seal():
-            # Added by another thread since `_take`; its `_more` is on the way.
-            return
-        self._finished = True
+        self._is_finished = True
         self._tasks.listener = None
         self._dispatcher.release()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def permit_all(record: JobRecord) -> bool:
-    """The rule for jobs that no response decides about."""
-    return True
-
-
-def rule_of(permits: Callable[[RunOn], bool], default: RunOn) -> Callable[[JobRecord], bool]:
-    """The rule of a response, for each job by its task's ``run_on`` or the default (M5)."""
-
-    def is_permitted(record: JobRecord) -> bool:
-        return permits(record.task.options.run_on or default)
-
-    return is_permitted

@@ -16,24 +16,15 @@ class Response:
         accepted: Whether it is a websocket that the app has accepted.
     """
 
-    __slots__ = (
-        "_receive",
-        "_send",
-        "_trailers",
-        "accepted",
-        "client_left",
-        "ended",
-        "status",
-    )
+    status: int | None = None
+    ended = False
+    client_left = False
+    accepted = False
+    _trailers = False
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._trailers = False
-        self.status: int | None = None
-        self.ended = False
-        self.client_left = False
-        self.accepted = False
 
     async def receive(self) -> Message:
         """Receive, and note a disconnect."""
@@ -48,21 +39,11 @@ class Response:
 
     async def send(self, message: Message) -> None:
         """Send, and note what the message does to the response."""
-        kind = message["type"]
-        if kind == "http.response.body":
-            is_last = not (message.get("more_body") or self._trailers)
-        elif kind == "http.response.start":
-            is_last = False
-            self.status = message.get("status")
-            self._trailers = bool(message.get("trailers"))
-        else:
-            is_last = self._note(kind, message)
-        if is_last and not self.ended:
+        is_last = self._note(message) and not self.ended
+        if is_last:
             # Before the send: on one server the last one never returns when the client has
             # gone (hypercorn, HTTP/2), and the response has ended all the same.
             self._end()
-        else:
-            is_last = False
         try:
             await self._send(message)
         except OSError:
@@ -75,9 +56,15 @@ class Response:
                 self.ended = False
             raise
 
-    def _note(self, kind: str, message: Message) -> bool:
-        """Note a rarer message; return whether it is the last one."""
-        match kind:
+    def _note(self, message: Message) -> bool:
+        """Note what a message does; return whether it is the last one."""
+        match message["type"]:
+            case "http.response.body":
+                return not (message.get("more_body") or self._trailers)
+            case "http.response.start":
+                self.status = message.get("status")
+                if message.get("trailers"):
+                    self._trailers = True
             case "http.response.trailers":
                 return self._trailers and not message.get("more_trailers")
             case "http.response.pathsend":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from asgi_bg._collector import BackgroundTasks, collecting
 from asgi_bg._execution.threads import ThreadPool
 from asgi_bg._job import Job, JobInfo, JobStatus
-from asgi_bg._lane import Lane, permit_all
+from asgi_bg._lane import Lane
 from asgi_bg._registry import Registry
 from asgi_bg._scheduler import Limits, Scheduler, log_unfinished
 from asgi_bg._task import P, check_count, check_seconds
@@ -137,7 +137,7 @@ class Runner:
         try:
             await scheduler.drain(self.drain_timeout if timeout is None else timeout)
         finally:
-            unfinished = [r for r in self._registry.unfinished() if r.home is scheduler]
+            unfinished = scheduler.unfinished()
             if unfinished:
                 log_unfinished(unfinished)
             try:
@@ -167,10 +167,9 @@ class Runner:
     def __del__(self) -> None:
         # Without the attribute the constructor has refused its arguments.
         for scheduler in getattr(self, "_schedulers", {}).values():
-            if scheduler.is_supervised and scheduler.unfinished:
+            if scheduler.is_supervised and scheduler.is_busy:
                 warnings.warn(
-                    f"a started runner went away with {scheduler.unfinished} unfinished job(s); "
-                    "await runner.aclose() before",
+                    "a started runner went away with unfinished jobs; await runner.aclose() before",
                     ResourceWarning,
                     stacklevel=2,
                     source=self,
@@ -190,12 +189,8 @@ class Runner:
             job = tasks.add_task(func, *args, **kwargs)
         finally:
             collecting.reset(token)
-        self.open_lane(tasks).complete()
+        Lane(self.scheduler(), tasks, ordered=self.ordered).complete()
         return job
-
-    def open_lane(self, tasks: BackgroundTasks, permits: Callable[..., bool] = permit_all) -> Lane:
-        """Begin to run what a collector gathers; for the middleware."""
-        return Lane(self.scheduler(), tasks, permits, ordered=self.ordered)
 
     def scheduler(self) -> Scheduler:
         """Return the scheduler of the running event loop; for the middleware."""
@@ -223,7 +218,7 @@ class Runner:
         Raises:
             JobNotFound: No job of that id is known (any more).
         """
-        return self._registry.get(id).info()
+        return self._registry.get(id).snapshot()
 
     async def result(self, id: str, timeout: float | None = None) -> Any:
         """Wait until a job has ended, and return what its task returned.
@@ -233,7 +228,7 @@ class Runner:
             JobFailed: The job failed, was cancelled or was dropped.
             TimeoutError: It has not ended after ``timeout`` seconds. It goes on.
         """
-        return await self._registry.get(id).wait(timeout)
+        return await self._registry.get(id).result(timeout)
 
     async def jobs(
         self,
@@ -256,7 +251,7 @@ class Runner:
         """
         check_count("limit", limit, least=1)
         wanted = None if status is None else JobStatus(status)
-        return [record.info() for record in self._registry.newest(wanted, task, after, limit)]
+        return [record.snapshot() for record in self._registry.newest(wanted, task, after, limit)]
 
     async def retry(self, id: str) -> JobInfo:
         """Queue a failed or cancelled job again, with all its attempts before it.
@@ -272,7 +267,7 @@ class Runner:
             )
         self._registry.reopen(record)
         self.scheduler().readmit(record)
-        return record.info()
+        return record.snapshot()
 
     async def cancel(self, id: str) -> JobInfo:
         """Cancel a job: one that waits does not start, one that runs is stopped.
@@ -285,7 +280,7 @@ class Runner:
         """
         record = self._registry.get(id)
         record.home.cancel(record, "cancelled by request")
-        return record.info()
+        return record.snapshot()
 
     async def purge(self, *, status: JobStatus | str | None = None, older_than: float = 0.0) -> int:
         """Forget finished jobs, and return how many.
@@ -300,11 +295,11 @@ class Runner:
 
     def stats(self) -> RunnerStats:
         """Return what is going on, in numbers; takes the same time however many jobs wait."""
-        schedulers = list(self._schedulers.values())
+        running = sum(scheduler.running for scheduler in tuple(self._schedulers.values()))
         ended = self._registry.ended
         return RunnerStats(
-            queued=sum(scheduler.waiting for scheduler in schedulers),
-            running=sum(scheduler.running for scheduler in schedulers),
+            queued=len(self._registry.unfinished) - running,
+            running=running,
             succeeded=ended[JobStatus.succeeded],
             failed=ended[JobStatus.failed],
             cancelled=ended[JobStatus.cancelled],

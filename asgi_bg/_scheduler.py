@@ -9,30 +9,21 @@ import os
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from anyio.lowlevel import current_token
-
 from asgi_bg import events
-from asgi_bg._attempt import Attempt
-from asgi_bg._execution.coroutines import Coroutines, call_async, go_on_with
+from asgi_bg._deadlines import Deadlines
+from asgi_bg._execution.coroutines import Coroutines, call_async
+from asgi_bg._execution.functions import Functions
 from asgi_bg._execution.processes import ProcessPool, pack
 from asgi_bg._execution.threads import ThreadPool
-from asgi_bg._job import (
-    Cancelled,
-    Failed,
-    JobRecord,
-    JobStatus,
-    Outcome,
-    Retry,
-    Succeeded,
-)
+from asgi_bg._job import Cancelled, Failed, JobStatus, Outcome, Retry, Succeeded, running
 from asgi_bg._logs import keep_logs
+from asgi_bg._record import Attempt, JobRecord
 from asgi_bg._registry import Registry
 from asgi_bg._retry import judge
 from asgi_bg._slots import Slots
@@ -40,6 +31,9 @@ from asgi_bg._task import Task
 from asgi_bg.exceptions import QueueFull
 
 logger = logging.getLogger("asgi_bg")
+
+RETURN_TIMEOUT = 5.0
+"""How many seconds after the end of a response its jobs start, returned the app or not (M4)."""
 
 CANCEL_GRACE = 1.0
 """How many seconds cancelled jobs get to clean up when a runner is closed."""
@@ -58,35 +52,27 @@ class Limits:
 class Scheduler:
     """Takes the jobs of one event loop from their admission to their end.
 
-    All methods belong to the loop's thread, but for `admit`, `withdraw`, `call` and those
-    of `Supervisor`.
+    All methods belong to the loop's thread, but for `admit`, `withdraw`, `cancel`, `call`
+    and those of `asgi_bg._record.Home`.
     """
 
     def __init__(
-        self,
-        limits: Limits,
-        registry: Registry,
-        threads: ThreadPool,
-        told: events.Events,
+        self, limits: Limits, registry: Registry, threads: ThreadPool, told: events.Events
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.token = current_token()
+        self.owner = f"pid:{os.getpid()}"
         self.is_supervised = False
         self._thread = threading.get_ident()
         self._limits = limits
         self._registry = registry
         self._events = told
-        self._slots: Slots[Attempt] = Slots(limits.max_jobs, self._start)
+        self._slots = Slots(limits.max_jobs, self._start)
         self._coroutines = Coroutines(self.loop, self._settle)
-        self._threads = threads
+        self._functions = Functions(self.loop, threads, self._settle)
         self._processes = ProcessPool(limits.max_processes)
-        self._lock = threading.Lock()
-        self._waiting = 0
+        self.returns = Deadlines(self.loop, RETURN_TIMEOUT)
         self._holds = 0
         self._drained: list[asyncio.Future[None]] = []
-        self._returned: deque[tuple[Attempt, Outcome]] = deque()
-        self._is_collecting = False
-        self._owner = f"pid:{os.getpid()}"
         keep_logs()
 
     # Admission.
@@ -100,27 +86,34 @@ class Scheduler:
             QueueFull: ``max_queued`` jobs wait (R8).
             NotSerializable: The task runs in another process, and this call cannot.
         """
-        packed = pack(task, args, kwargs) if task.place == "process" else None
-        with self._lock:
-            if self._waiting >= self._limits.max_queued:
-                raise QueueFull(
-                    f"{self._waiting} jobs wait already, which is the limit (max_queued="
-                    f"{self._limits.max_queued}), so task {task.name} was not added; answer 503, "
-                    "or raise the limit if there is memory for more"
-                )
-            self._waiting += 1
-        record = JobRecord(task, args, kwargs, copy_context(), packed, self)
-        holder = self._registry.add(record)
-        if holder is not record:
-            self._leave_queue()
-            return holder, False
-        options = task.options
-        if options.delay is not None:
-            record.run_after = record.queued_at + options.delay
-        elif options.run_at is not None:
-            record.run_after = options.run_at.timestamp()
-        self._events.emit(events.QUEUED, record)
+        if self.waiting >= self._limits.max_queued:
+            raise QueueFull(
+                f"{self.waiting} jobs wait already, which is the limit (max_queued="
+                f"{self._limits.max_queued}), so task {task.name} was not added; answer 503, "
+                "or raise the limit if there is memory for more"
+            )
+        record = JobRecord(task, args, kwargs, copy_context(), self)
+        if task.is_special:
+            holder = self._admit_special(record)
+            if holder is not record:
+                return holder, False
+        self._registry.unfinished[record] = None
+        if self._events:
+            self._events.emit(events.QUEUED, record)
         return record, True
+
+    def _admit_special(self, record: JobRecord) -> JobRecord:
+        """Do what few tasks ask for: another process, a wait, a key."""
+        task = record.task
+        if task.place == "process":
+            record.packed = pack(task, record.args, record.kwargs)
+        if task.options.delay is not None:
+            record.run_after = record.queued_at + task.options.delay
+        elif task.options.run_at is not None:
+            record.run_after = task.options.run_at.timestamp()
+        if task.options.key is not None:
+            return self._registry.hold_key(task.options.key, record)
+        return record
 
     def withdraw(self, record: JobRecord, reason: str) -> None:
         """End a job that was admitted and is not to run."""
@@ -128,122 +121,95 @@ class Scheduler:
 
     def drop(self, records: list[JobRecord]) -> None:
         """End jobs that are not to run on their response, with one warning (M5)."""
-        reason = "dropped: its response did not end as its run_on asks"
         for record in records:
-            self.withdraw(record, reason)
+            self.withdraw(record, "dropped: its response did not end as its run_on asks")
         logger.warning(
             "%d job(s) dropped, as their response did not end as their run_on asks: %s",
             len(records),
             name_all(records),
         )
 
-    def _leave_queue(self) -> None:
-        with self._lock:
-            self._waiting -= 1
-
     # The way of a job: submitted or put off, started, settled.
 
-    def submit(self, record: JobRecord, when_done: Callable[[], None] | None) -> bool:
+    def submit(self, record: JobRecord, when_done: Callable[[], None]) -> bool:
         """Start a job as soon as there is room; False if it is not to start now."""
         if record.status.is_final:
             return False
         if record.run_after is not None and record.run_after > time.time():
-            self._wait_until_due(record, record.run_after)
+            self._put_off(record)
             return False
-        self.hold()
-        self._enter(record, when_done)
+        record.when_done = when_done
+        self._slots.request(record)
         return True
 
-    def _wait_until_due(self, record: JobRecord, due: float) -> None:
+    def _put_off(self, record: JobRecord) -> None:
         # Event loops promise timers of up to a day; a longer wait is waited in parts.
-        wait = min(due - time.time(), 86_400.0)
-        timer = self.loop.call_later(wait, self.submit, record, None)
+        wait = min((record.run_after or 0.0) - time.time(), 86_400.0)
+        record.timer = self.loop.call_later(wait, self._submit_loose, record)
 
-        def cancel(reason: str) -> None:
-            timer.cancel()
-            self._end_early(record, events.CANCELLED, reason)
+    def _submit_loose(self, record: JobRecord) -> None:
+        """Submit a job that belongs to no lane, or has left it."""
+        record.timer = None
+        self.hold()
+        if not self.submit(record, self.release):
+            self.release()
 
-        record.cancel = cancel
-
-    def readmit(self, record: JobRecord) -> None:
-        """Run a job again that has ended."""
-        with self._lock:
-            self._waiting += 1
-        record.home = self
-        record.reopen()
-        self.submit(record, None)
-
-    def _enter(self, record: JobRecord, when_done: Callable[[], None] | None = None) -> None:
-        timeout = record.task.options.timeout
-        if timeout is None:
-            timeout = self._limits.timeout
-        attempt = Attempt(record, self, timeout, when_done)
-        record.cancel = attempt.abort
-        self._slots.request(attempt)
-
-    def _start(self, attempt: Attempt) -> None:
-        record = attempt.record
-        if not record.attempt:
-            self._leave_queue()
+    def _start(self, record: JobRecord) -> None:
         record.attempt += 1
-        record.owner = self._owner
-        attempt.attempt = record.attempt
-        attempt.has_slot = True
         match record.task.place:
-            case "thread":
-                self._threads.submit(attempt)
             case "loop":
-                self._coroutines.start(attempt, call_async)
+                self._coroutines.start(record, call_async)
+            case "thread":
+                self._functions.start(record)
             case "process":
-                self._coroutines.start(attempt, self._processes.run)
+                self._coroutines.start(record, self._processes.run)
 
-    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Decide an attempt; the single place where its outcome takes effect."""
-        with self._lock:
-            if attempt.settled:
+    def _settle(self, record: JobRecord, outcome: Outcome) -> None:
+        """Give an attempt's outcome its effect; the single place where that happens."""
+        if record.timer is not None:
+            record.timer.cancel()
+            record.timer = None
+        if isinstance(outcome, Succeeded):
+            if record.task.place == "thread" and inspect.iscoroutine(outcome.value):
+                # As from `lambda: send(mail)` with an async `send`: its end is the job's.
+                self._coroutines.start(record, go_on_with(outcome.value))
                 return
-            attempt.settled = True
-        if attempt.timer is not None:
-            attempt.timer.cancel()
-        record = attempt.record
+            record.value = outcome.value
+            self._end(record, JobStatus.succeeded, events.SUCCEEDED)
+        else:
+            self._settle_badly(record, outcome)
+        self._slots.release(record)
+        when_done, record.when_done = record.when_done, None
+        if when_done is not None:
+            when_done()
+
+    def _settle_badly(self, record: JobRecord, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
-            outcome = judge(outcome, record.attempt, record.task.options, random.random())  # noqa: S311 - jitter
+            draw = random.random()  # noqa: S311 - jitter
+            outcome = judge(outcome, record.attempt, record.task.options, draw)
+        record.verdict = None
         match outcome:
-            case Succeeded(value):
-                record.value = value
-                self._end(record, JobStatus.succeeded, events.SUCCEEDED)
             case Retry(delay, failure):
-                self._wait_for_retry(record, delay, failure)
-            case Failed():
+                record.fail(failure)
+                self._wait_for_retry(record, delay)
+            case Failed(exception):
                 record.fail(outcome)
                 self._end(record, JobStatus.failed, events.FAILED)
-                log_failure(record, outcome)
+                log_failure(record, exception)
+                if isinstance(exception, KeyboardInterrupt):
+                    # Not ours to keep (R3): the loop carries it out of `run`.
+                    self.loop.call_soon(_raise, exception)
             case Cancelled(reason):
                 self._end_early(record, events.CANCELLED, reason)
-        if attempt.has_slot:
-            self._slots.release(attempt)
-        if not isinstance(outcome, Retry):
-            self.release()
-        if attempt.when_done is not None:
-            attempt.when_done()
-        if isinstance(outcome, Failed) and isinstance(outcome.exception, KeyboardInterrupt):
-            raise outcome.exception
 
-    def _wait_for_retry(self, record: JobRecord, delay: float, failure: Failed) -> None:
-        record.fail(failure)
+    def _wait_for_retry(self, record: JobRecord, delay: float) -> None:
         record.status = JobStatus.queued
         record.run_after = time.time() + delay
-        timer = self.loop.call_later(delay, self._enter, record)
-
-        def cancel(reason: str) -> None:
-            timer.cancel()
-            self._end_early(record, events.CANCELLED, reason)
-            self.release()
-
-        record.cancel = cancel
+        self.hold()
+        record.timer = self.loop.call_later(delay, self._retry, record)
         logger.warning(
             "task %s failed with %s; attempt %d of %d follows in %.1f seconds (job %s)",
-            record.task.name,
+            record.task_name,
             record.error,
             record.attempt + 1,
             record.max_attempts,
@@ -253,85 +219,97 @@ class Scheduler:
         )
         self._events.emit(events.RETRYING, record)
 
+    def _retry(self, record: JobRecord) -> None:
+        record.timer = record.run_after = None
+        record.when_done = self.release
+        self._slots.request(record)
+
+    def readmit(self, record: JobRecord) -> None:
+        """Run a job again that has ended."""
+        record.home = self
+        record.reopen()
+        self._submit_loose(record)
+
     def _end_early(self, record: JobRecord, event: str, reason: str) -> None:
         record.error = reason
-        if not record.attempt:
-            self._leave_queue()
         self._end(record, JobStatus.cancelled, event)
 
     def _end(self, record: JobRecord, status: JobStatus, event: str) -> None:
         record.end(status)
         self._registry.finish(record)
-        self._events.emit(event, record)
+        if self._events:
+            self._events.emit(event, record)
 
-    # What attempts tell, from any thread.
+    # What jobs tell, from any thread.
 
-    def may_begin(self, attempt: Attempt) -> bool:
-        """Whether a thread may begin with it; False if it was settled in the meantime."""
-        with self._lock:
-            attempt.is_in_thread = not attempt.settled
-            return attempt.is_in_thread
+    def began(self, record: JobRecord) -> None:
+        """Tell that an attempt was started, and give it its time."""
+        if self._events:
+            self._events.emit(events.STARTED, record)
+        timeout = record.task.options.timeout or self._limits.timeout
+        if timeout is not None:
+            end = time.monotonic() + timeout
+            self.call(partial(self._limit_time, record, record.attempt, timeout, end))
 
-    def attempt_began(self, attempt: Attempt) -> None:
-        """Tell that it was started, and give it its time."""
-        self._events.emit(events.STARTED, attempt.record)
-        if attempt.timeout is not None:
-            self.call(partial(self._limit_time, attempt, attempt.timeout))
+    def progressed(self, record: JobRecord) -> None:
+        """Tell how far a job is."""
+        self._events.emit(events.PROGRESSED, record)
 
-    def attempt_progressed(self, attempt: Attempt) -> None:
-        """Tell how far it is."""
-        self._events.emit(events.PROGRESSED, attempt.record)
+    def named(self, record: JobRecord) -> None:
+        """Make a job known by its id."""
+        self._registry.name(record)
 
-    def attempt_returned(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Bring a thread's outcome to the loop; one wake-up brings all that wait."""
-        self._returned.append((attempt, outcome))
-        if not self._is_collecting:
-            self._is_collecting = True
-            self._call_soon_threadsafe(self._collect)
+    def _limit_time(self, record: JobRecord, attempt: int, timeout: float, end: float) -> None:
+        if record.attempt != attempt or record.status is not JobStatus.running:
+            return  # it was quicker than this call
+        error = TimeoutError(f"task {record.task_name} took longer than {timeout} seconds")
+        verdict = Failed(error, f"TimeoutError: {error}\n")
+        left = max(0.0, end - time.monotonic())
+        record.timer = self.loop.call_later(left, self._give_up, record, verdict)
 
-    def _collect(self) -> None:
-        self._is_collecting = False
-        while self._returned:
-            attempt, outcome = self._returned.popleft()
-            if attempt.settled:
-                self._threads.recover()
-            elif isinstance(outcome, Succeeded) and inspect.iscoroutine(outcome.value):
-                self._coroutines.start(attempt, go_on_with(outcome.value))
-            else:
-                self._settle(attempt, outcome)
+    # Giving up, drain, close.
 
-    def give_up(self, attempt: Attempt, verdict: Failed | Cancelled) -> None:
-        """End an attempt early, with this outcome (R5)."""
-        self.call(partial(self._give_up, attempt, verdict))
+    def cancel(self, record: JobRecord, reason: str) -> None:
+        """Cancel a job in whatever state it is; one that has ended stays as it is."""
+        self.call(partial(self._cancel, record, reason))
 
-    def _give_up(self, attempt: Attempt, verdict: Failed | Cancelled) -> None:
-        if attempt.settled or attempt.verdict is not None:
+    def _cancel(self, record: JobRecord, reason: str) -> None:
+        if record.status.is_final:
             return
-        attempt.cancelled = True
-        attempt.verdict = verdict
-        if attempt.handle is not None:
-            attempt.handle.cancel()
+        if record.has_slot:
+            self._give_up(record, Cancelled(reason))
             return
-        self._settle(attempt, verdict)
-        if attempt.is_in_thread:
-            self._threads.abandon()
+        # It waits: with its collector or lane, which pass over it; for a slot, likewise, so
+        # that its lane must be told; for its instant; or for a retry, which holds the drain.
+        is_retry = record.timer is not None and record.attempt > 0
+        if record.timer is not None:
+            record.timer.cancel()
+            record.timer = None
+        self._end_early(record, events.CANCELLED, reason)
+        when_done, record.when_done = record.when_done, None
+        if is_retry:
+            self.release()
+        elif when_done is not None:
+            when_done()
+
+    def _give_up(self, record: JobRecord, verdict: Failed | Cancelled) -> None:
+        """End the attempt under way early, with this outcome (R5)."""
+        if record.verdict is not None:
+            return
+        record.verdict = verdict
+        if record.handle is not None:
+            record.given_up = record.attempt
+            record.handle.cancel()
+            return
+        if self._functions.give_up(record):
             logger.warning(
                 "task %s was given up in a worker thread, which cannot be stopped and may go on; "
                 "long tasks should look at current_job().cancelled (job %s)",
-                attempt.task_name,
-                attempt.id,
-                extra=extras(attempt.record),
+                record.task_name,
+                record.id,
+                extra=extras(record),
             )
-
-    def _limit_time(self, attempt: Attempt, timeout: float) -> None:
-        if attempt.settled:
-            return
-        left = attempt.began + timeout - time.monotonic()
-        error = TimeoutError(f"task {attempt.task_name} took longer than {timeout} seconds")
-        verdict = Failed(error, f"TimeoutError: {error}\n")
-        attempt.timer = self.loop.call_later(max(0.0, left), self._give_up, attempt, verdict)
-
-    # Drain and close.
+        self._settle(record, verdict)
 
     def hold(self) -> None:
         """Keep `drain` from ending until `release`."""
@@ -340,7 +318,7 @@ class Scheduler:
     def release(self) -> None:
         """End a `hold`."""
         self._holds -= 1
-        if not self._holds:
+        if not self._holds and self._drained:
             drained, self._drained = self._drained, []
             for waiter in drained:
                 if not waiter.done():
@@ -361,20 +339,13 @@ class Scheduler:
     async def cancel_all(self, records: list[JobRecord], reason: str) -> None:
         """Cancel these jobs, and give those that run a moment to clean up."""
         for record in records:
-            self.cancel(record, reason)
+            self._cancel(record, reason)
         if self._coroutines.tasks:
             await asyncio.wait(tuple(self._coroutines.tasks), timeout=CANCEL_GRACE)
 
-    def cancel(self, record: JobRecord, reason: str) -> None:
-        """Cancel a job in whatever state it is; one that has ended stays as it is."""
-        self.call(partial(self._cancel, record, reason))
-
-    def _cancel(self, record: JobRecord, reason: str) -> None:
-        if record.cancel is not None:
-            record.cancel(reason)
-        elif not record.status.is_final:
-            # Still with its collector; the lane will pass over it.
-            self._end_early(record, events.CANCELLED, reason)
+    def unfinished(self) -> list[JobRecord]:
+        """All jobs admitted here that have not ended, oldest first."""
+        return [record for record in tuple(self._registry.unfinished) if record.home is self]
 
     def close(self) -> None:
         """Let go of what serves the jobs; none may be left."""
@@ -383,28 +354,25 @@ class Scheduler:
         self._processes.close()
 
     @property
-    def unfinished(self) -> int:
-        """How many lanes and loose jobs keep `drain` from ending."""
-        return self._holds
-
-    @property
-    def waiting(self) -> int:
-        """How many jobs have not been started yet."""
-        return self._waiting
+    def is_busy(self) -> bool:
+        """Whether a `drain` would have to wait."""
+        return self._holds > 0
 
     @property
     def running(self) -> int:
         """How many attempts hold a slot."""
         return self._slots.used
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs of the runner have not ended and hold no slot here."""
+        return len(self._registry.unfinished) - self._slots.used
+
     def call(self, function: Callable[[], object]) -> None:
         """Call a function in the loop's thread: here and now, or soon."""
         if threading.get_ident() == self._thread:
             function()
-        else:
-            self._call_soon_threadsafe(function)
-
-    def _call_soon_threadsafe(self, function: Callable[[], object]) -> None:
+            return
         try:
             self.loop.call_soon_threadsafe(function)
         except RuntimeError:
@@ -412,18 +380,32 @@ class Scheduler:
             logger.debug("an event loop was closed before its jobs had all returned")
 
 
+def go_on_with(value: Coroutine[Any, Any, Any]) -> Callable[[JobRecord], Awaitable[Any]]:
+    """Go on with what a plain function has returned, in the same attempt."""
+
+    def call(record: JobRecord) -> Awaitable[Any]:
+        running.set(Attempt(record))
+        return value
+
+    return call
+
+
+def _raise(exception: BaseException) -> None:
+    raise exception
+
+
 def extras(record: JobRecord) -> dict[str, object]:
     """The structured extras of every log record about a job."""
     return {
         "asgi_bg_job_id": record.id,
-        "asgi_bg_task": record.task.name,
+        "asgi_bg_task": record.task_name,
         "asgi_bg_attempt": record.attempt,
     }
 
 
 def name_all(records: list[JobRecord]) -> str:
     """Name jobs for a log message, the first twenty of them."""
-    named = ", ".join(f"{record.task.name} ({record.id})" for record in records[:20])
+    named = ", ".join(f"{record.task_name} ({record.id})" for record in records[:20])
     more = len(records) - 20
     return f"{named} and {more} more" if more > 0 else named
 
@@ -437,12 +419,11 @@ def log_unfinished(records: list[JobRecord]) -> None:
     )
 
 
-def log_failure(record: JobRecord, failure: Failed) -> None:
+def log_failure(record: JobRecord, exception: BaseException) -> None:
     """Log a job's failure, once and with its traceback (R3)."""
-    exception = failure.exception
     logger.error(
         "task %s failed in attempt %d of %d (job %s)",
-        record.task.name,
+        record.task_name,
         record.attempt,
         record.max_attempts,
         record.id,

@@ -5,112 +5,91 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from itertools import count
-from typing import Generic, Protocol, TypeVar
+
+from asgi_bg._record import JobRecord
 
 
-class Claim(Protocol):
-    """Something that wants a slot."""
-
-    @property
-    def task_name(self) -> str:
-        """Whose bound counts it, besides the bound on all."""
-        ...
-
-    @property
-    def concurrency(self) -> int | None:
-        """The bound on that task, or None."""
-        ...
-
-    @property
-    def priority(self) -> int:
-        """Of waiting claims, the higher go first; then the older."""
-        ...
-
-    @property
-    def settled(self) -> bool:
-        """Whether it has gone elsewhere while it waited."""
-        ...
-
-
-C = TypeVar("C", bound=Claim)
-
-
-class _Bound(Generic[C]):
-    """A number of slots, and the claims that wait for one of them."""
+class _Bound:
+    """A number of slots, and the jobs that wait for one: higher priority first, then older."""
 
     __slots__ = ("limit", "used", "waiting")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self.waiting: list[tuple[int, int, C]] = []
+        self.waiting: list[tuple[int, int, JobRecord]] = []
 
-    @property
-    def is_full(self) -> bool:
-        return self.used >= self.limit
+    def wait(self, record: JobRecord) -> None:
+        heapq.heappush(self.waiting, (-record.task.options.priority, record.turn, record))
 
-    def wait(self, claim: C, order: int) -> None:
-        heapq.heappush(self.waiting, (-claim.priority, order, claim))
-
-    def next(self) -> tuple[C, int] | None:
+    def next(self) -> JobRecord | None:
         while self.waiting:
-            _, order, claim = heapq.heappop(self.waiting)
-            if not claim.settled:
-                return claim, order
+            _, turn, record = heapq.heappop(self.waiting)
+            # One that was cancelled meanwhile, and perhaps queued anew, has left this line.
+            if record.turn == turn and not record.status.is_final:
+                return record
         return None
 
 
-class Slots(Generic[C]):
-    """Hands out ``limit`` slots; ``start`` is called with each claim that gets one."""
+class Slots:
+    """Hands out ``limit`` slots; ``start`` is called with each job that gets one."""
 
-    def __init__(self, limit: int, start: Callable[[C], None]) -> None:
+    def __init__(self, limit: int, start: Callable[[JobRecord], None]) -> None:
         self._start = start
-        self._all: _Bound[C] = _Bound(limit)
-        self._tasks: dict[str, _Bound[C]] = {}
-        self._order = count()
+        self._all = _Bound(limit)
+        self._tasks: dict[str, _Bound] = {}
+        self._turns = count(1)
 
     @property
     def used(self) -> int:
         """How many slots are taken."""
         return self._all.used
 
-    def request(self, claim: C) -> None:
-        """Start the claim now, or when its turn comes."""
-        self._request(claim, next(self._order))
+    def request(self, record: JobRecord) -> None:
+        """Start the job now, or when its turn comes."""
+        record.turn = next(self._turns)
+        self._request(record)
 
-    def _request(self, claim: C, order: int) -> None:
-        bound = self._task_bound(claim)
-        if bound is not None and bound.is_full:
-            bound.wait(claim, order)
-        elif self._all.is_full:
-            self._all.wait(claim, order)
+    def _request(self, record: JobRecord) -> None:
+        bound = self._bound_of(record)
+        if bound is not None and bound.used >= bound.limit:
+            bound.wait(record)
+        elif self._all.used >= self._all.limit:
+            self._all.wait(record)
         else:
             self._all.used += 1
             if bound is not None:
                 bound.used += 1
-            self._start(claim)
+            record.has_slot = True
+            self._start(record)
 
-    def release(self, claim: C) -> None:
-        """Take back the slot of a claim that was started."""
+    def release(self, record: JobRecord) -> None:
+        """Take the slot of a job back, if it has one, and start the next."""
+        if not record.has_slot:
+            return
+        record.has_slot = False
         self._all.used -= 1
-        if claim.concurrency is not None:
-            bound = self._tasks[claim.task_name]
-            bound.used -= 1
-            waiter = bound.next()
-            if waiter is not None:
-                self._all.wait(*waiter)
-            elif not bound.used:
-                del self._tasks[claim.task_name]
-        while not self._all.is_full:
+        if record.task.options.concurrency is not None:
+            self._release_task(record)
+        while self._all.waiting and self._all.used < self._all.limit:
             waiter = self._all.next()
-            if waiter is None:
-                return
-            self._request(*waiter)
+            if waiter is not None:
+                self._request(waiter)
 
-    def _task_bound(self, claim: C) -> _Bound[C] | None:
-        if claim.concurrency is None:
+    def _release_task(self, record: JobRecord) -> None:
+        bound = self._tasks[record.task_name]
+        bound.used -= 1
+        waiter = bound.next()
+        if waiter is not None:
+            self._all.wait(waiter)
+        elif not bound.used:
+            del self._tasks[record.task_name]
+
+    def _bound_of(self, record: JobRecord) -> _Bound | None:
+        limit = record.task.options.concurrency
+        if limit is None:
             return None
-        bound = self._tasks.get(claim.task_name)
+        bound = self._tasks.get(record.task_name)
         if bound is None:
-            bound = self._tasks[claim.task_name] = _Bound(claim.concurrency)
+            bound = self._tasks[record.task_name] = _Bound(limit)
         return bound

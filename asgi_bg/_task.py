@@ -175,6 +175,7 @@ class Task(Generic[P, R]):
         name: ``module:qualname`` unless it was given.
         options: The options, read-only.
         place: Where its jobs run: ``"loop"``, ``"thread"`` or ``"process"`` (R1).
+        is_special: Whether queueing a job of it takes more than most do.
         declared: Whether `task` made it; a plain function given to ``add_task`` is not.
     """
 
@@ -183,6 +184,7 @@ class Task(Generic[P, R]):
     options: Options
     place: Place
     declared: bool
+    is_special: bool
 
     def __init__(
         self,
@@ -198,6 +200,9 @@ class Task(Generic[P, R]):
         self.options = options
         self.declared = declared
         self.place = _place_of(func, options.executor, self.name)
+        self.is_special = self.place == "process" or any(
+            option is not None for option in (options.delay, options.run_at, options.key)
+        )
         self._parameters: inspect.Signature | Literal["unread"] | None = "unread"
         self._positional = _positional_range(func)
         if declared:

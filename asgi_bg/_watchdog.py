@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from types import FrameType
 
-from asgi_bg._attempt import Attempt
+from asgi_bg._record import JobRecord
 
 logger = logging.getLogger("asgi_bg")
 
@@ -30,7 +30,7 @@ class Watchdog:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        running: Mapping[asyncio.Task[None], Attempt],
+        running: Mapping[asyncio.Task[None], JobRecord],
     ) -> None:
         self._loop = loop
         self._loop_thread = threading.get_ident()
@@ -70,24 +70,24 @@ class Watchdog:
         if alive.wait(BLOCKED_AFTER):
             return
         task = asyncio.current_task(self._loop)
-        attempt = None if task is None else self._running.get(task)
-        if attempt is not None:
-            self._warn(attempt, time.monotonic() - asked)
+        record = None if task is None else self._running.get(task)
+        if record is not None:
+            self._warn(record, time.monotonic() - asked)
         while not alive.wait(INTERVAL):
             if self._loop.is_closed() or self._is_closed.is_set():
                 return
 
-    def _warn(self, attempt: Attempt, seconds: float) -> None:
+    def _warn(self, record: JobRecord, seconds: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - its documented name
         logger.warning(
             "task %s has been blocking the event loop for over %.1f seconds%s; "
             "make it a plain def, which runs in a worker thread, or await what takes long "
             "(job %s)",
-            attempt.task_name,
+            record.task_name,
             seconds,
             _place_of(frame),
-            attempt.id,
-            extra={"asgi_bg_job_id": attempt.id, "asgi_bg_task": attempt.task_name},
+            record.id,
+            extra={"asgi_bg_job_id": record.id, "asgi_bg_task": record.task_name},
         )
 
 

@@ -10,7 +10,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from asgi_bg._job import JobInfo, JobRecord
+from asgi_bg._job import JobInfo
+from asgi_bg._record import JobRecord
 
 __all__ = [
     "CANCELLED",
@@ -110,7 +111,7 @@ class Events:
         """Tell every subscriber; one that raises is logged, the others still hear (R9)."""
         if not self._handlers:
             return
-        event = JobEvent(name, datetime.now(timezone.utc), record.info())
+        event = JobEvent(name, datetime.now(timezone.utc), record.snapshot())
         for handler in self._handlers:
             try:
                 handler(event)
@@ -120,9 +121,9 @@ class Events:
                     handler,
                     name,
                     record.id,
-                    record.task.name,
+                    record.task_name,
                     extra={
                         "asgi_bg_job_id": record.id,
-                        "asgi_bg_task": record.task.name,
+                        "asgi_bg_task": record.task_name,
                     },
                 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, cast
 
 from asgi_bg._collector import SCOPE_KEY, BackgroundTasks, collecting
-from asgi_bg._lane import Lane, rule_of
+from asgi_bg._lane import Lane
 from asgi_bg._lifespan import Lifespan, Serving
+from asgi_bg._record import JobRecord
 from asgi_bg._response import Response
 from asgi_bg._runner import Runner
 from asgi_bg._scheduler import Scheduler
@@ -16,8 +16,7 @@ from asgi_bg._types import AnyASGIApp, ASGIApp, Receive, RunOn, Scope, Send
 
 __all__ = ["BackgroundTaskMiddleware"]
 
-RETURN_TIMEOUT = 5.0
-"""How many seconds after the last message jobs start though the app has not returned (M4)."""
+_SERVED = frozenset({"http", "websocket"})
 
 
 class BackgroundTaskMiddleware:
@@ -69,27 +68,25 @@ class BackgroundTaskMiddleware:
         self.app = cast("ASGIApp", app)
         self.runner = Runner(**runner_options) if runner is None else runner
         self.run_on: RunOn = run_on
-        self._serving = Serving()
+        self.serving = Serving()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         kind = scope["type"]
         if kind == "lifespan":
-            await Lifespan(self.runner, self._serving, scope, receive, send).run(self.app)
+            await Lifespan(self.runner, self.serving, scope, receive, send).run(self.app)
             return
         scheduler = self.runner.scheduler()
-        outer = scope.get(SCOPE_KEY)
-        if kind not in ("http", "websocket") or (
-            outer is not None and cast("BackgroundTasks", outer).is_of(scheduler)
-        ):
+        outer: BackgroundTasks | None = scope.get(SCOPE_KEY)
+        if kind not in _SERVED or (outer is not None and outer.is_of(scheduler)):
             await self.app(scope, receive, send)
             return
-        tasks = BackgroundTasks(scheduler)
-        exchange = _Exchange(receive, send, tasks, scheduler, self)
-        scope[SCOPE_KEY] = tasks
-        token = collecting.set(tasks)
+        exchange = _Exchange(receive, send, scheduler, self)
+        scope[SCOPE_KEY] = exchange
+        token = collecting.set(exchange)
+        serving = self.serving
+        serving.count += 1
         is_dropped = False
-        self._serving.count += 1
         try:
             await self.app(scope, exchange.receive, exchange.send)
             if exchange.accepted:
@@ -103,88 +100,65 @@ class BackgroundTaskMiddleware:
             if outer is not None:
                 scope[SCOPE_KEY] = outer
             lane = None if is_dropped else exchange.hand_over()
-            exchange.leave()
+            if not exchange.has_left:
+                serving.leave()
             if lane is not None and not scheduler.is_supervised:
                 await lane.finished()
 
 
-class _Exchange(Response):
-    """One request and its response: the collector, and the way of its jobs to the runner."""
+class _Exchange(Response, BackgroundTasks):
+    """One request and its response: watches the one, gathers jobs, and hands them over.
 
-    __slots__ = (
-        "_ended_at",
-        "_is_served",
-        "_lane",
-        "_middleware",
-        "_scheduler",
-        "_tasks",
-        "_timer",
-    )
+    Attributes:
+        has_left: Whether it no longer counts as being served, though the app has not
+            returned.
+    """
+
+    has_left = False
+    _lane: Lane | None = None
 
     def __init__(
         self,
         receive: Receive,
         send: Send,
-        tasks: BackgroundTasks,
         scheduler: Scheduler,
         middleware: BackgroundTaskMiddleware,
     ) -> None:
-        super().__init__(receive, send)
-        self._tasks = tasks
-        self._scheduler = scheduler
+        # Not through the two base classes, as every request pays for it.
+        self._receive = receive
+        self._send = send
+        self._queue = self._scheduler = scheduler
         self._middleware = middleware
-        self._is_served = False
-        self._lane: Lane | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._ended_at = 0.0
 
     def on_end(self) -> None:
-        """Give the app its time to return; the clock runs only where there are jobs."""
-        self._ended_at = self._scheduler.loop.time()
-        if len(self._tasks):
-            self._await_return()
-        else:
-            self._tasks.listener = self._added_late
+        """Give the app its time to return."""
+        self._scheduler.returns.add(self)
 
-    def _added_late(self) -> None:
-        self._scheduler.call(self._await_return)
-
-    def _await_return(self) -> None:
-        if self._timer is None and self._lane is None:
-            self._timer = self._scheduler.loop.call_at(
-                self._ended_at + RETURN_TIMEOUT, self._start_jobs
-            )
-
-    def _start_jobs(self) -> None:
-        """Start the jobs of an app that has not returned."""
-        self._timer = None
+    def __call__(self) -> None:
+        """Start the jobs of an app that has not returned in time (M4)."""
         if self.ended and self._lane is None:
+            self.has_left = True
+            self._middleware.serving.leave()
             self._lane = self._open_lane()
-            self._lane.start()
-            self.leave()
+            self._lane.pump()
 
     def hand_over(self) -> Lane | None:
         """Hand the jobs over, now that the app has returned; None if there are none."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.ended:
+            self._scheduler.returns.discard(self)
         # A request must leave no reference cycle: collecting those of many requests is what
-        # makes the slowest ones slow. So neither listener nor lane stays with us.
+        # makes the slowest ones slow. So the lane does not stay here.
         lane, self._lane = self._lane, None
         if lane is None:
-            self._tasks.listener = None
-            if self._tasks.seal():
+            if self.seal():
                 return None
             lane = self._open_lane()
         lane.complete()
         return lane
 
     def _open_lane(self) -> Lane:
-        rule = rule_of(self.permits, self._middleware.run_on)
-        return self._middleware.runner.open_lane(self._tasks, rule)
+        return Lane(self._scheduler, self, ordered=self._middleware.runner.ordered)
 
-    def leave(self) -> None:
-        """Count the request as served; once."""
-        if not self._is_served:
-            self._is_served = True
-            self._middleware._serving.leave()
+    def wants(self, record: JobRecord) -> bool:
+        """Whether the response is one that the job runs on (M5)."""
+        return self.permits(record.task.options.run_on or self._middleware.run_on)

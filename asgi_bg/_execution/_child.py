@@ -67,12 +67,13 @@ def _call(packed: bytes, current: _ChildJob) -> CallEnd:
     err = _Printed(current, "stderr")
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            func, args, kwargs = pickle.loads(packed)
+            func: Any
+            func, args, kwargs = pickle.loads(packed)  # noqa: S301
             if isinstance(func, str):
                 func = resolve(func)
             if isinstance(func, Task):
                 func = func.func
-            value: Any = func(*args, **kwargs)
+            value = func(*args, **kwargs)
             out.flush()
             err.flush()
     except BaseException as exc:
@@ -85,7 +86,7 @@ def _call(packed: bytes, current: _ChildJob) -> CallEnd:
 def _portable(exc: BaseException) -> BaseException:
     """Return the exception, or one that says the same if it cannot leave this process."""
     try:
-        pickle.loads(pickle.dumps(exc))
+        pickle.loads(pickle.dumps(exc))  # noqa: S301 - what it itself has just made
     except Exception:
         return RuntimeError(f"{type(exc).__qualname__}: {exc}")
     return exc
@@ -94,10 +95,15 @@ def _portable(exc: BaseException) -> BaseException:
 class _ChildJob(CurrentJob):
     """The current job as seen from a worker process; reports go to the parent's socket."""
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_socket", "attempt", "id", "task_name")
+
+    # Given up is here the same as killed.
+    cancelled = False
 
     def __init__(self, id: str, task_name: str, attempt: int, address: str | None) -> None:
-        super().__init__(id, task_name, attempt)
+        self.id = id
+        self.task_name = task_name
+        self.attempt = attempt
         self._socket: socket.socket | None = None
         if address is not None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

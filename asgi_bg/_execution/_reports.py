@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from asgi_bg._attempt import Attempt
 from asgi_bg._execution._child import Report
+from asgi_bg._record import Attempt
 
 logger = logging.getLogger("asgi_bg")
 
@@ -36,7 +36,7 @@ class Reports:
 
     @contextlib.contextmanager
     def of(self, attempt: Attempt) -> Generator[str | None]:
-        """Listen for an attempt, and give the address; None where systems have no such socket."""
+        """Listen for a job's attempt, and give the address; None without such sockets."""
         if self._socket is None and hasattr(socket, "AF_UNIX"):
             self._open()
         key = (attempt.id, attempt.attempt)
@@ -75,7 +75,7 @@ class Reports:
         elif report.fraction is not None:
             attempt.report(report.fraction, report.message)
         else:
-            attempt.note_begin()
+            attempt.record.note_begin()
 
     def close(self) -> None:
         """Stop to listen, and remove the socket."""

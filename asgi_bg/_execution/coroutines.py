@@ -11,8 +11,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from asgi_bg._attempt import Attempt, failure_of
-from asgi_bg._job import Cancelled, Failed, Outcome, Succeeded, running
+from asgi_bg._job import Cancelled, Failed, Outcome, Succeeded
+from asgi_bg._record import JobRecord, failure_of
 from asgi_bg._watchdog import Watchdog
 
 
@@ -20,75 +20,62 @@ class Coroutines:
     """The attempts that run or are awaited on one event loop."""
 
     def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        settle: Callable[[Attempt, Outcome], None],
+        self, loop: asyncio.AbstractEventLoop, settle: Callable[[JobRecord, Outcome], None]
     ) -> None:
         self._loop = loop
         self._settle = settle
-        self.tasks: dict[asyncio.Task[None], Attempt] = {}
+        self.tasks: dict[asyncio.Task[None], JobRecord] = {}
         self._watchdog = Watchdog(loop, self.tasks)
 
-    def start(self, attempt: Attempt, call: Callable[[Attempt], Awaitable[Any]]) -> None:
-        """Await ``call(attempt)`` in a task of its own, in the context of its `add_task`."""
-        work = self._see_through(attempt, call)
-        context = attempt.record.context.copy()
+    def start(self, record: JobRecord, call: Callable[[JobRecord], Awaitable[Any]]) -> None:
+        """Await ``call(record)`` in a task of its own, in the context of its `add_task`."""
+        work = self._see_through(record, call)
         if sys.version_info >= (3, 11):
-            task = self._loop.create_task(work, context=context)
+            task = self._loop.create_task(work, context=record.own_context())
         else:
-            task = context.run(self._loop.create_task, work)
-        attempt.handle = task
-        self.tasks[task] = attempt
+            task = record.own_context().run(self._loop.create_task, work)
+        record.handle = task
+        self.tasks[task] = record
         self._watchdog.wake()
 
     async def _see_through(
-        self, attempt: Attempt, call: Callable[[Attempt], Awaitable[Any]]
+        self, record: JobRecord, call: Callable[[JobRecord], Awaitable[Any]]
     ) -> None:
         outcome: Outcome
         try:
-            outcome = Succeeded(await call(attempt))
+            outcome = Succeeded(await call(record))
         except BaseException as exc:
-            outcome = _outcome_of(attempt, exc)
-        # Taken away, as the task's context leads to the attempt: no reference cycle stays.
-        handle, attempt.handle = attempt.handle, None
+            outcome = _outcome_of(record, exc)
+        # Taken away, as the task's context leads to the record: no reference cycle stays.
+        handle, record.handle = record.handle, None
         if handle is not None:
             del self.tasks[handle]
-        self._settle(attempt, outcome)
+        self._settle(record, outcome)
 
     def close(self) -> None:
         """Watch no more."""
         self._watchdog.close()
 
 
-def call_async(attempt: Attempt) -> Awaitable[Any]:
+def call_async(record: JobRecord) -> Awaitable[Any]:
     """Begin an attempt at an async task."""
-    called: Awaitable[Any] = attempt.call()
+    called: Awaitable[Any] = record.call()
     return called
 
 
-def go_on_with(value: Awaitable[Any]) -> Callable[[Attempt], Awaitable[Any]]:
-    """Go on with what a plain function returned, as ``lambda: send(mail)`` does."""
-
-    def call(attempt: Attempt) -> Awaitable[Any]:
-        running.set(attempt)
-        return value
-
-    return call
-
-
-def _outcome_of(attempt: Attempt, exc: BaseException) -> Outcome:
-    match attempt.verdict:
+def _outcome_of(record: JobRecord, exc: BaseException) -> Outcome:
+    match record.verdict:
         case Failed(exception):
-            return failure_of(exception.with_traceback(exc.__traceback__), ours=1)
+            return failure_of(exception.with_traceback(exc.__traceback__))
         case Cancelled() as cancelled:
             return cancelled
-    if isinstance(exc, asyncio.CancelledError) and _is_cancelled_from_outside(attempt):
+    if isinstance(exc, asyncio.CancelledError) and _is_cancelled_from_outside(record):
         return Cancelled("its asyncio task was cancelled")
-    return failure_of(exc, ours=1)
+    return failure_of(exc)
 
 
-def _is_cancelled_from_outside(attempt: Attempt) -> bool:
+def _is_cancelled_from_outside(record: JobRecord) -> bool:
     """Whether somebody called ``cancel()``; a task may as well raise the error itself."""
     if sys.version_info >= (3, 11):
-        return attempt.handle is not None and attempt.handle.cancelling() > 0
+        return record.handle is not None and record.handle.cancelling() > 0
     return False

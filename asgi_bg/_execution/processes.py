@@ -17,9 +17,9 @@ from typing import Any
 import anyio
 import anyio.to_process
 
-from asgi_bg._attempt import Attempt
 from asgi_bg._execution._child import CallEnd, call_packed, resolve
 from asgi_bg._execution._reports import Reports
+from asgi_bg._record import Attempt, JobRecord
 from asgi_bg._task import Task
 from asgi_bg.exceptions import NotSerializable
 
@@ -31,32 +31,32 @@ class ProcessPool:
         self._limiter = anyio.CapacityLimiter(limit or os.cpu_count() or 1)
         self._reports = Reports()
 
-    async def run(self, attempt: Attempt) -> Any:
-        """Make an attempt's packed call in a worker process, and return its value.
+    async def run(self, record: JobRecord) -> Any:
+        """Make a job's packed call in a worker process, and return its value.
 
         Raises:
             asyncio.CancelledError: The waiting task was cancelled; the worker was killed.
             anyio.BrokenWorkerProcess: The worker died during the call.
             BaseException: Whatever the task raised, with its traceback there as the cause.
         """
-        packed = attempt.record.packed
+        packed = record.packed
         assert packed is not None  # admission packs the calls of such tasks
         async with self._limiter:
-            with self._reports.of(attempt) as address:
+            with self._reports.of(Attempt(record)) as address:
                 if address is None:
                     # Nobody will tell when the process is up and the call begins.
-                    attempt.note_begin()
-                end = await self._call(attempt, packed, address)
+                    record.note_begin()
+                end = await self._call(record, packed, address)
         if end.exception is not None:
             raise end.exception from _RemoteTraceback(end.traceback)
         return end.value
 
-    async def _call(self, attempt: Attempt, packed: bytes, address: str | None) -> CallEnd:
+    async def _call(self, record: JobRecord, packed: bytes, address: str | None) -> CallEnd:
         try:
             return await anyio.to_process.run_sync(
                 call_packed,
                 packed,
-                (attempt.id, attempt.task_name, attempt.attempt),
+                (record.id, record.task_name, record.attempt),
                 address,
                 cancellable=True,
                 # The place in the pool is ours already.
@@ -64,7 +64,7 @@ class ProcessPool:
             )
         except anyio.BrokenWorkerProcess:
             raise anyio.BrokenWorkerProcess(
-                f"the worker process that ran task {attempt.task_name} died during it: the task "
+                f"the worker process that ran task {record.task_name} died during it: the task "
                 "ended the process, somebody killed it, or memory ran out; other jobs go on"
             ) from None
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from anyio._core._eventloop import claim_worker_thread  # see `_Worker.run`
 from anyio.lowlevel import EventLoopToken
@@ -20,17 +21,9 @@ IDLE_TIMEOUT = 10.0
 """After how many idle seconds a thread ends."""
 
 
-class Work(Protocol):
-    """A call to make in a thread."""
-
-    @property
-    def token(self) -> EventLoopToken:
-        """The event loop that ``anyio.from_thread`` shall find inside the call."""
-        ...
-
-    def run(self) -> None:
-        """Make the call; must not raise."""
-        ...
+Work: TypeAlias = "tuple[EventLoopToken, Callable[..., None], Any, Any]"
+"""The event loop that ``anyio.from_thread`` shall find, and a function that must not raise,
+with its two arguments. A tuple, as there is one for every call."""
 
 
 class ThreadPool:
@@ -143,12 +136,15 @@ class _Worker(threading.Thread):
                 work = self._sleep()
                 if work is None:
                     return
-            token = work.token
+            token = work[0]
             # What anyio does in its own worker threads, and the only way to make
             # anyio.from_thread.run() work in a thread that anyio did not start.
             with claim_worker_thread(token.backend_class, token.native_token):
-                while work is not None and work.token is token:
-                    work.run()
+                while work is not None and work[0] is token:
+                    _, function, first, second = work
+                    function(first, second)
+                    # While the thread sleeps, nothing keeps a job alive.
+                    del work, function, first, second
                     work = self._pool.next_work(self, is_woken=False)
 
     def _sleep(self) -> Work | None:

@@ -1,0 +1,80 @@
+"""Calls of plain functions in worker threads, and the way of their outcomes to the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from anyio.lowlevel import current_token
+
+from asgi_bg._execution.threads import ThreadPool
+from asgi_bg._job import Outcome, Succeeded
+from asgi_bg._record import JobRecord, failure_of
+
+logger = logging.getLogger("asgi_bg")
+
+
+class Functions:
+    """The plain functions that the jobs of one event loop call."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        threads: ThreadPool,
+        settle: Callable[[JobRecord, Outcome], None],
+    ) -> None:
+        self._loop = loop
+        self._token = current_token()
+        self._threads = threads
+        self._settle = settle
+        self._lock = threading.Lock()
+        self._returned: deque[tuple[JobRecord, int, Outcome]] = deque()
+        self._is_collecting = False
+
+    def start(self, record: JobRecord) -> None:
+        """Call the job's function in a worker thread, in the context of its `add_task`."""
+        record.is_in_thread = False
+        self._threads.submit((self._token, self._run, record, record.attempt))
+
+    def _run(self, record: JobRecord, attempt: int) -> None:
+        with self._lock:
+            if record.given_up >= attempt or record.attempt != attempt:
+                return
+            record.is_in_thread = True
+        outcome: Outcome
+        try:
+            outcome = Succeeded(record.own_context().run(record.call))
+        except BaseException as exc:
+            outcome = failure_of(exc)
+        self._returned.append((record, attempt, outcome))
+        # One wake-up of the loop brings it all outcomes that have come by then.
+        if not self._is_collecting:
+            self._is_collecting = True
+            try:
+                self._loop.call_soon_threadsafe(self._collect)
+            except RuntimeError:
+                logger.debug("an event loop was closed before its jobs had all returned")
+
+    def _collect(self) -> None:
+        self._is_collecting = False
+        while self._returned:
+            record, attempt, outcome = self._returned.popleft()
+            if record.given_up >= attempt or record.attempt != attempt:
+                self._threads.recover()
+            else:
+                self._settle(record, outcome)
+
+    def give_up(self, record: JobRecord) -> bool:
+        """Ignore what the attempt brings; return whether its call is under way.
+
+        Another thread may then take the place of the one that cannot be stopped.
+        """
+        with self._lock:
+            record.given_up = record.attempt
+            is_under_way = record.is_in_thread
+        if is_under_way:
+            self._threads.abandon()
+        return is_under_way

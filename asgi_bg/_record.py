@@ -1,0 +1,308 @@
+"""A job as this process holds it: what is known of it, and the attempt under way."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from asgi_bg._ids import new_id
+from asgi_bg._job import (
+    Cancelled,
+    CurrentJob,
+    Failed,
+    Job,
+    JobInfo,
+    JobStatus,
+    LogLine,
+    running,
+)
+from asgi_bg._task import Task
+from asgi_bg.exceptions import JobFailed
+
+LOGS_LIMIT = 100
+"""How many of a job's last log records are kept with it."""
+
+_NO_KEYWORDS: dict[str, Any] = {}
+_OUR_DIRECTORY = str(Path(__file__).parent)
+
+
+class Home(Protocol):
+    """Who admitted a job and looks after it. Every method may be called from any thread."""
+
+    owner: str
+
+    def cancel(self, record: JobRecord, reason: str) -> None:
+        """Cancel it in whatever state it is; one that has ended stays as it is."""
+        ...
+
+    def began(self, record: JobRecord) -> None:
+        """Note that the task is being called."""
+        ...
+
+    def progressed(self, record: JobRecord) -> None:
+        """Note that the task has told how far it is."""
+        ...
+
+    def named(self, record: JobRecord) -> None:
+        """Note that the job has got its id, and can be asked for by it."""
+        ...
+
+
+class JobRecord(Job):
+    """One job in this process; written by the scheduler alone.
+
+    Most jobs are queued, run and forgotten, and nobody asks. So what most never need has
+    its value in the class, instants are seconds since the epoch, and the id is made when
+    somebody wants to know it.
+
+    Attributes:
+        task, args, kwargs, context: The call, and the context of its `add_task` (R4).
+        packed: The call as bytes, where it is to be made in another process.
+        home: Who admitted it.
+        attempt: The number of the attempt under way, or of the last.
+        run_after: Before when it does not start (again).
+        began: The monotonic instant at which the attempt's call began, if it is timed.
+        turn: Its place in the line for a slot.
+        has_slot: Whether the attempt holds one.
+        is_in_thread: Whether a worker thread has begun with it.
+        given_up: The number of the last attempt that was given up while it ran.
+        verdict: The outcome that was decided for the attempt while it runs.
+        handle: The asyncio task that runs or awaits the attempt.
+        timer: What happens by itself: the time is up, the wait is over.
+        when_done: Called once when the job leaves the lane, for the next in line.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    context: Context | None
+    packed: bytes | None = None
+
+    status = JobStatus.queued
+    attempt = 0
+    run_after: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    value: Any = None
+    error: str | None = None
+    exception: BaseException | None = None
+    traceback: str | None = None
+    fraction: float | None = None
+    message = ""
+    logs: deque[LogLine] | None = None
+    waiters: list[asyncio.Future[None]] | None = None
+
+    began = 0.0
+    turn = 0
+    has_slot = False
+    is_in_thread = False
+    given_up = 0
+    verdict: Failed | Cancelled | None = None
+    handle: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    when_done: Callable[[], None] | None = None
+
+    _id: str | None = None
+    _naming = threading.Lock()
+
+    def __init__(
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context,
+        home: Home,
+    ) -> None:
+        self.task = task
+        self.args = args
+        self.kwargs = kwargs
+        self.context = context
+        self.home = home
+        self.queued_at = time.time()
+
+    # What users see.
+
+    @property
+    def id(self) -> str:
+        """The job's id, made now if nobody has asked before."""
+        if self._id is None:
+            with self._naming:
+                if self._id is None:
+                    self._id = new_id(self.queued_at)
+            self.home.named(self)
+        return self._id
+
+    @property
+    def task_name(self) -> str:
+        """The name of its task."""
+        return self.task.name
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the value, as `Job.result` says."""
+        if not self.status.is_final:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.waiters = [*(self.waiters or ()), waiter]
+            # It may have ended, on another thread's loop, between the look and the entry.
+            if not self.status.is_final:
+                await asyncio.wait((waiter,), timeout=timeout)
+            self.waiters = [other for other in self.waiters or () if other is not waiter]
+            if not self.status.is_final:
+                raise TimeoutError(
+                    f"job {self.id} of task {self.task_name} is still {self.status} "
+                    f"after {timeout} seconds"
+                )
+        if self.status is JobStatus.succeeded:
+            return self.value
+        failed = JobFailed(self.id, self.task_name, self.error or str(self.status))
+        raise failed from self.exception
+
+    async def info(self) -> JobInfo:
+        """Return what is known of the job now."""
+        return self.snapshot()
+
+    def snapshot(self) -> JobInfo:
+        """Return what is known of the job now; from any thread."""
+        return JobInfo(
+            id=self.id,
+            task=self.task_name,
+            status=self.status,
+            attempt=self.attempt,
+            max_attempts=self.max_attempts,
+            queued_at=_instant(self.queued_at),
+            run_after=None if self.run_after is None else _instant(self.run_after),
+            started_at=None if self.started_at is None else _instant(self.started_at),
+            finished_at=None if self.finished_at is None else _instant(self.finished_at),
+            progress=self.fraction,
+            message=self.message,
+            result=self.value,
+            error=self.error,
+            traceback=self.traceback,
+            durable=False,
+            owner=self.home.owner if self.attempt else None,
+            logs=tuple(self.logs or ()),
+        )
+
+    # Its attempts.
+
+    @property
+    def max_attempts(self) -> int:
+        """How often it may be started, in all."""
+        return self.task.options.retries + 1
+
+    def begin(self) -> None:
+        """Make this the running job of the context it is called in, and note its begin."""
+        running.set(Attempt(self))
+        self.note_begin()
+
+    def note_begin(self) -> None:
+        """Note that the task is being called now."""
+        self.status = JobStatus.running
+        self.started_at = time.time()
+        self.home.began(self)
+
+    def call(self) -> Any:
+        """Begin, and call the task's function."""
+        self.begin()
+        return self.task.func(*self.args, **self.kwargs)
+
+    def own_context(self) -> Context:
+        """Return a context for one attempt: that of its `add_task`, as it was then."""
+        assert self.context is not None  # noqa: S101 - only a job that succeeded has none
+        return self.context.copy()
+
+    def fail(self, failure: Failed) -> None:
+        """Note what an attempt failed with, without deciding what follows."""
+        self.error = describe_error(failure.exception)
+        self.exception = failure.exception
+        self.traceback = failure.traceback
+
+    def end(self, status: JobStatus) -> None:
+        """Note that the job has ended, and wake who waits for it."""
+        self.finished_at = time.time()
+        self.status = status
+        if status is JobStatus.succeeded:
+            # Arguments and context may hold a whole request; failed jobs keep theirs, so
+            # that they can be tried again.
+            self.args = ()
+            self.kwargs = _NO_KEYWORDS
+            self.context = self.packed = None
+        if self.waiters is not None:
+            for waiter in self.waiters:
+                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+
+    def reopen(self) -> None:
+        """Make a job that has ended a queued one again, with all its attempts ahead."""
+        self.status = JobStatus.queued
+        self.attempt = self.given_up = 0
+        self.finished_at = self.fraction = None
+        self.message = ""
+
+
+class Attempt(CurrentJob):
+    """The current job, as seen from an attempt in this process."""
+
+    __slots__ = ("attempt", "record")
+
+    def __init__(self, record: JobRecord) -> None:
+        self.record = record
+        self.attempt = record.attempt
+
+    @property
+    def id(self) -> str:  # type: ignore[override] # read-only, as everything here
+        return self.record.id
+
+    @property
+    def task_name(self) -> str:  # type: ignore[override]
+        return self.record.task_name
+
+    @property
+    def cancelled(self) -> bool:
+        return self.record.given_up >= self.attempt
+
+    def report(self, fraction: float, message: str) -> None:
+        if not self.cancelled:
+            self.record.fraction = fraction
+            self.record.message = message
+            self.record.home.progressed(self.record)
+
+    def keep(self, line: LogLine) -> None:
+        if self.record.logs is None:
+            self.record.logs = deque(maxlen=LOGS_LIMIT)
+        self.record.logs.append(line)
+
+
+def failure_of(exception: BaseException) -> Failed:
+    """Return an exception as an outcome, its traceback without our own first frames."""
+    frames: TracebackType | None = exception.__traceback__
+    while frames is not None and frames.tb_next is not None and _is_ours(frames):
+        frames = frames.tb_next
+    exception = exception.with_traceback(frames)
+    return Failed(exception, "".join(traceback.format_exception(exception)))
+
+
+def _is_ours(frames: TracebackType) -> bool:
+    return frames.tb_frame.f_code.co_filename.startswith(_OUR_DIRECTORY)
+
+
+def describe_error(exception: BaseException) -> str:
+    """Return an exception as one line, the way a traceback ends."""
+    text = str(exception).strip()
+    name = type(exception).__qualname__
+    return f"{name}: {text.splitlines()[0]}" if text else name
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _instant(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
