@@ -52,14 +52,12 @@ class BackgroundTasks:
     # One lock for all: it is held for a few operations, and saves every request one.
     _lock = threading.Lock()
 
-    # Most requests queue nothing, so these have their values in the class.
-    _pending: list[JobRecord] | None = None
-    _sealed = False
-    # Told of every further job, once the response has ended; from any thread.
-    listener: Callable[[], None] | None = None
-
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
+        self._pending: list[JobRecord] | None = None
+        self._sealed = False
+        # Told of every further job, once somebody runs them; from any thread.
+        self.listener: Callable[[], None] | None = None
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> Self:
@@ -100,20 +98,21 @@ class BackgroundTasks:
         record, is_new = self._queue.admit(task, args, kwargs)
         if not is_new:
             return record
+        is_late = False
         with self._lock:
-            sealed = self._sealed
-            if not sealed:
-                if self._pending is None:
-                    self._pending = [record]
-                else:
-                    self._pending.append(record)
-        if sealed:
+            if self._pending is None:
+                self._pending = [record]
+            else:
+                self._pending.append(record)
+            # Only now, as `seal` looks the other way round: it seals, and then looks here.
+            if self._sealed:
+                self._pending = self._pending[:-1] or None
+                is_late = True
+        if is_late:
             refusal = self._refusal(task)
             self._queue.withdraw(record, str(refusal))
             raise refusal
-        listener = self.listener
-        if listener is not None:
-            listener()
+        self.on_add()
         return record
 
     def _refusal(self, task: Task[..., Any]) -> ResponseEnded:
@@ -123,8 +122,15 @@ class BackgroundTasks:
             "requests with: await runner.add_task(...)"
         )
 
+    def on_add(self) -> None:
+        """Tell the listener of another job."""
+        if self.listener is not None:
+            self.listener()
+
     def take(self) -> list[JobRecord]:
         """Take up all jobs that wait here."""
+        if self._pending is None:
+            return []
         with self._lock:
             taken, self._pending = self._pending, None
         return taken or []
@@ -135,6 +141,9 @@ class BackgroundTasks:
 
     def seal(self) -> bool:
         """Take no more, if none waits; return whether that was so."""
+        self._sealed = True
+        if self._pending is None:
+            return True  # most requests end here, without the lock
         with self._lock:
             self._sealed = self._pending is None
         return self._sealed

@@ -88,9 +88,9 @@ class Lane:
             return  # a job that ended while it was started: the loop below goes on
         self._is_pumping = True
         while self._at_once or not self._open:
-            record = self._next()
-            if record is None:
+            if not self._queue and not self._take():
                 break
+            record = self._queue.pop()
             self._open += 1
             if not self._dispatcher.submit(record, self._done):
                 self._open -= 1
@@ -99,14 +99,13 @@ class Lane:
         if self._is_complete and not self._open and not self._is_finished and self._tasks.seal():
             self._finish()
 
-    def _next(self) -> JobRecord | None:
-        if not self._queue:
-            self._take()
-        return self._queue.pop() if self._queue else None
-
-    def _take(self) -> None:
+    def _take(self) -> bool:
+        """Take up what has been gathered, the last first; whether anything is to run."""
+        gathered = self._tasks.take()
+        if not gathered:
+            return False
         unwanted: list[JobRecord] = []
-        for record in reversed(self._tasks.take()):
+        for record in reversed(gathered):
             if record.status.is_final:
                 continue  # cancelled while it waited for the response
             if self._tasks.wants(record):
@@ -115,6 +114,7 @@ class Lane:
                 unwanted.append(record)
         if unwanted:
             self._dispatcher.drop(unwanted[::-1])
+        return bool(self._queue)
 
     def _done(self) -> None:
         self._open -= 1

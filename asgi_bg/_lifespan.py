@@ -20,26 +20,25 @@ class Serving:
 
     def __init__(self) -> None:
         self.count = 0
-        self._waiter: asyncio.Event | None = None
+        self.is_awaited = False
+        self._none = asyncio.Event()
 
-    def leave(self) -> None:
-        """Note that a request is over."""
-        self.count -= 1
-        if not self.count and self._waiter is not None:
-            self._waiter.set()
+    def note_one_less(self) -> None:
+        """Note that the count went down; needed only where `is_awaited`."""
+        if not self.count:
+            self._none.set()
 
     async def is_over(self, timeout: float) -> bool:
         """Wait until no request is being served; False if it takes more seconds than that."""
-        deadline = time.monotonic() + timeout
-        while self.count:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            self._waiter = asyncio.Event()
-            try:
-                await asyncio.wait_for(self._waiter.wait(), left)
-            except asyncio.TimeoutError:
-                return False
+        self.is_awaited = True
+        self._none = asyncio.Event()
+        try:
+            if self.count:
+                await asyncio.wait_for(self._none.wait(), timeout)
+        except asyncio.TimeoutError:
+            return False
+        finally:
+            self.is_awaited = False
         return True
 
 

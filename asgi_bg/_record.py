@@ -197,20 +197,10 @@ class JobRecord(Job):
         """How often it may be started, in all."""
         return self.task.options.retries + 1
 
-    def begin(self) -> None:
-        """Make this the running job of the context it is called in, and note its begin."""
-        running.set(Attempt(self))
-        self.note_begin()
-
-    def note_begin(self) -> None:
-        """Note that the task is being called now."""
-        self.status = JobStatus.running
-        self.started_at = time.time()
-        self.home.began(self)
-
     def call(self) -> Any:
-        """Begin, and call the task's function."""
-        self.begin()
+        """Call the task's function, with this as the running job of the context."""
+        running.set(Attempt(self))
+        self.home.began(self)
         return self.task.func(*self.args, **self.kwargs)
 
     def own_context(self) -> Context:
@@ -241,7 +231,7 @@ class JobRecord(Job):
     def reopen(self) -> None:
         """Make a job that has ended a queued one again, with all its attempts ahead."""
         self.status = JobStatus.queued
-        self.attempt = self.given_up = 0
+        self.attempt = self.given_up = self.turn = 0
         self.finished_at = self.fraction = None
         self.message = ""
 

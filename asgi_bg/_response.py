@@ -16,15 +16,14 @@ class Response:
         accepted: Whether it is a websocket that the app has accepted.
     """
 
-    status: int | None = None
-    ended = False
-    client_left = False
-    accepted = False
-    _trailers = False
-
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
+        self._trailers = False
+        self.status: int | None = None
+        self.ended = False
+        self.client_left = False
+        self.accepted = False
 
     async def receive(self) -> Message:
         """Receive, and note a disconnect."""
@@ -34,16 +33,28 @@ class Response:
             self.client_left = True
         elif kind == "websocket.disconnect":
             self.client_left = True
-            self._end()
+            if not self.ended:
+                self.ended = True
+                self.on_end()
         return message
 
     async def send(self, message: Message) -> None:
         """Send, and note what the message does to the response."""
-        is_last = self._note(message) and not self.ended
+        kind = message["type"]
+        # The two that nearly every response consists of come first.
+        if kind == "http.response.body":
+            is_last = not (message.get("more_body") or self._trailers or self.ended)
+        elif kind == "http.response.start":
+            is_last = False
+            self.status = message.get("status")
+            self._trailers = bool(message.get("trailers"))
+        else:
+            is_last = self._note(kind, message) and not self.ended
         if is_last:
             # Before the send: on one server the last one never returns when the client has
             # gone (hypercorn, HTTP/2), and the response has ended all the same.
-            self._end()
+            self.ended = True
+            self.on_end()
         try:
             await self._send(message)
         except OSError:
@@ -56,15 +67,9 @@ class Response:
                 self.ended = False
             raise
 
-    def _note(self, message: Message) -> bool:
-        """Note what a message does; return whether it is the last one."""
-        match message["type"]:
-            case "http.response.body":
-                return not (message.get("more_body") or self._trailers)
-            case "http.response.start":
-                self.status = message.get("status")
-                if message.get("trailers"):
-                    self._trailers = True
+    def _note(self, kind: str, message: Message) -> bool:
+        """Note what a rarer message does; return whether it is the last one."""
+        match kind:
             case "http.response.trailers":
                 return self._trailers and not message.get("more_trailers")
             case "http.response.pathsend":
@@ -83,11 +88,6 @@ class Response:
             case "websocket.http.response.body":
                 return not message.get("more_body")
         return False
-
-    def _end(self) -> None:
-        if not self.ended:
-            self.ended = True
-            self.on_end()
 
     def on_end(self) -> None:
         """Called when the last message is about to be sent, for subclasses."""

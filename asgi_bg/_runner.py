@@ -6,6 +6,7 @@ import asyncio
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -194,10 +195,11 @@ class Runner:
 
     def scheduler(self) -> Scheduler:
         """Return the scheduler of the running event loop; for the middleware."""
-        loop = asyncio.get_running_loop()
+        # A thread runs one loop at a time, so this tells that it is the running one; asking
+        # asyncio costs a system call before Python 3.12.
         found = self._last_used
-        if found is None or found.loop is not loop:
-            found = self._last_used = self._scheduler_of(loop)
+        if found is None or found.thread != get_ident() or not found.loop.is_running():
+            found = self._last_used = self._scheduler_of(asyncio.get_running_loop())
         return found
 
     def _scheduler_of(self, loop: asyncio.AbstractEventLoop) -> Scheduler:

@@ -17,7 +17,7 @@ from typing import Any
 
 from asgi_bg import events
 from asgi_bg._deadlines import Deadlines
-from asgi_bg._execution.coroutines import Coroutines, call_async
+from asgi_bg._execution.coroutines import Coroutines
 from asgi_bg._execution.functions import Functions
 from asgi_bg._execution.processes import ProcessPool, pack
 from asgi_bg._execution.threads import ThreadPool
@@ -62,7 +62,7 @@ class Scheduler:
         self.loop = asyncio.get_running_loop()
         self.owner = f"pid:{os.getpid()}"
         self.is_supervised = False
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()
         self._limits = limits
         self._registry = registry
         self._events = told
@@ -86,9 +86,10 @@ class Scheduler:
             QueueFull: ``max_queued`` jobs wait (R8).
             NotSerializable: The task runs in another process, and this call cannot.
         """
-        if self.waiting >= self._limits.max_queued:
+        waiting = len(self._registry.unfinished) - self._slots.used
+        if waiting >= self._limits.max_queued:
             raise QueueFull(
-                f"{self.waiting} jobs wait already, which is the limit (max_queued="
+                f"{waiting} jobs wait already, which is the limit (max_queued="
                 f"{self._limits.max_queued}), so task {task.name} was not added; answer 503, "
                 "or raise the limit if there is memory for more"
             )
@@ -98,7 +99,7 @@ class Scheduler:
             if holder is not record:
                 return holder, False
         self._registry.unfinished[record] = None
-        if self._events:
+        if self._events.handlers:
             self._events.emit(events.QUEUED, record)
         return record, True
 
@@ -158,7 +159,7 @@ class Scheduler:
         record.attempt += 1
         match record.task.place:
             case "loop":
-                self._coroutines.start(record, call_async)
+                self._coroutines.start(record, JobRecord.call)
             case "thread":
                 self._functions.start(record)
             case "process":
@@ -237,14 +238,16 @@ class Scheduler:
     def _end(self, record: JobRecord, status: JobStatus, event: str) -> None:
         record.end(status)
         self._registry.finish(record)
-        if self._events:
+        if self._events.handlers:
             self._events.emit(event, record)
 
     # What jobs tell, from any thread.
 
     def began(self, record: JobRecord) -> None:
-        """Tell that an attempt was started, and give it its time."""
-        if self._events:
+        """Note that a task is being called now, and give the attempt its time."""
+        record.status = JobStatus.running
+        record.started_at = time.time()
+        if self._events.handlers:
             self._events.emit(events.STARTED, record)
         timeout = record.task.options.timeout or self._limits.timeout
         if timeout is not None:
@@ -363,14 +366,9 @@ class Scheduler:
         """How many attempts hold a slot."""
         return self._slots.used
 
-    @property
-    def waiting(self) -> int:
-        """How many jobs of the runner have not ended and hold no slot here."""
-        return len(self._registry.unfinished) - self._slots.used
-
     def call(self, function: Callable[[], object]) -> None:
         """Call a function in the loop's thread: here and now, or soon."""
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() == self.thread:
             function()
             return
         try:

@@ -47,34 +47,43 @@ class Slots:
 
     def request(self, record: JobRecord) -> None:
         """Start the job now, or when its turn comes."""
-        record.turn = next(self._turns)
-        self._request(record)
-
-    def _request(self, record: JobRecord) -> None:
-        bound = self._bound_of(record)
-        if bound is not None and bound.used >= bound.limit:
-            bound.wait(record)
-        elif self._all.used >= self._all.limit:
+        if not record.turn:
+            record.turn = next(self._turns)
+        limit = record.task.options.concurrency
+        if limit is not None and not self._has_task_slot(record, limit):
+            return
+        if self._all.used >= self._all.limit:
             self._all.wait(record)
-        else:
-            self._all.used += 1
-            if bound is not None:
-                bound.used += 1
-            record.has_slot = True
-            self._start(record)
+            return
+        if limit is not None:
+            self._tasks[record.task_name].used += 1
+        self._all.used += 1
+        record.has_slot = True
+        self._start(record)
+
+    def _has_task_slot(self, record: JobRecord, limit: int) -> bool:
+        """Whether its task has a slot for it; if not, it waits there for one."""
+        bound = self._tasks.get(record.task_name)
+        if bound is None:
+            bound = self._tasks[record.task_name] = _Bound(limit)
+        if bound.used < bound.limit:
+            return True
+        bound.wait(record)
+        return False
 
     def release(self, record: JobRecord) -> None:
         """Take the slot of a job back, if it has one, and start the next."""
         if not record.has_slot:
             return
         record.has_slot = False
+        record.turn = 0
         self._all.used -= 1
         if record.task.options.concurrency is not None:
             self._release_task(record)
         while self._all.waiting and self._all.used < self._all.limit:
             waiter = self._all.next()
             if waiter is not None:
-                self._request(waiter)
+                self.request(waiter)
 
     def _release_task(self, record: JobRecord) -> None:
         bound = self._tasks[record.task_name]
@@ -84,12 +93,3 @@ class Slots:
             self._all.wait(waiter)
         elif not bound.used:
             del self._tasks[record.task_name]
-
-    def _bound_of(self, record: JobRecord) -> _Bound | None:
-        limit = record.task.options.concurrency
-        if limit is None:
-            return None
-        bound = self._tasks.get(record.task_name)
-        if bound is None:
-            bound = self._tasks[record.task_name] = _Bound(limit)
-        return bound

@@ -36,13 +36,11 @@ class Watchdog:
         self._loop_thread = threading.get_ident()
         self._running = running
         self._is_closed = threading.Event()
-        self._is_needed = False
         self.is_awake = False
 
     def wake(self) -> None:
-        """Begin to watch; call it from the loop when an async job starts."""
-        self._is_needed = True
-        if not self.is_awake and not self._is_closed.is_set():
+        """Begin to watch; to be called from the loop when a job starts and nobody is awake."""
+        if not self._is_closed.is_set():
             self.is_awake = True
             threading.Thread(target=self._watch, name="asgi_bg watchdog", daemon=True).start()
 
@@ -53,7 +51,7 @@ class Watchdog:
     def _watch(self) -> None:
         idle = 0
         while not self._is_closed.wait(INTERVAL):
-            idle = 0 if self._is_needed or self._running else idle + 1
+            idle = 0 if self._running else idle + 1
             if idle > IDLE_LOOKS:
                 break
             try:
@@ -64,7 +62,6 @@ class Watchdog:
 
     def _look(self) -> None:
         alive = threading.Event()
-        self._is_needed = False
         asked = time.monotonic()
         self._loop.call_soon_threadsafe(alive.set)
         if alive.wait(BLOCKED_AFTER):

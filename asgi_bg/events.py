@@ -85,14 +85,14 @@ EventHandler: TypeAlias = Callable[[JobEvent], Any]
 
 
 class Events:
-    """The subscribers of a runner. False while there are none, so that nobody pays.
+    """The subscribers of a runner; look at `handlers` first, so that nobody pays for none.
 
     A handler is called in the thread where the event happens: the event loop's for most,
     a worker's for ``started`` and ``progressed`` of a plain function, an endpoint's for
     ``queued``. It must be quick and must not block.
     """
 
-    __slots__ = ("_handlers",)
+    __slots__ = ("handlers",)
 
     def __init__(self, handlers: EventHandler | Iterable[EventHandler] = ()) -> None:
         listed = (handlers,) if callable(handlers) else tuple(handlers)
@@ -102,17 +102,14 @@ class Events:
                     f"on_event must hold plain functions of one event, got {handler!r}; an "
                     "async one can be started from a plain one with asyncio.create_task()"
                 )
-        self._handlers = listed
-
-    def __bool__(self) -> bool:
-        return bool(self._handlers)
+        self.handlers = listed
 
     def emit(self, name: str, record: JobRecord) -> None:
         """Tell every subscriber; one that raises is logged, the others still hear (R9)."""
-        if not self._handlers:
+        if not self.handlers:
             return
         event = JobEvent(name, datetime.now(timezone.utc), record.snapshot())
-        for handler in self._handlers:
+        for handler in self.handlers:
             try:
                 handler(event)
             except Exception:

@@ -99,9 +99,15 @@ class BackgroundTaskMiddleware:
             collecting.reset(token)
             if outer is not None:
                 scope[SCOPE_KEY] = outer
-            lane = None if is_dropped else exchange.hand_over()
+            if is_dropped:
+                lane = None
+                exchange.drop_all()
+            else:
+                lane = exchange.hand_over()
             if not exchange.has_left:
-                serving.leave()
+                serving.count -= 1
+                if serving.is_awaited:
+                    serving.note_one_less()
             if lane is not None and not scheduler.is_supervised:
                 await lane.finished()
 
@@ -114,9 +120,6 @@ class _Exchange(Response, BackgroundTasks):
             returned.
     """
 
-    has_left = False
-    _lane: Lane | None = None
-
     def __init__(
         self,
         receive: Receive,
@@ -124,37 +127,66 @@ class _Exchange(Response, BackgroundTasks):
         scheduler: Scheduler,
         middleware: BackgroundTaskMiddleware,
     ) -> None:
-        # Not through the two base classes, as every request pays for it.
+        # What the constructors of both bases do, without the calls: every request pays here.
         self._receive = receive
         self._send = send
+        self._trailers = self.ended = self.client_left = self.accepted = False
+        self.status = None
         self._queue = self._scheduler = scheduler
+        self._pending = None
+        self._sealed = False
+        self.listener = None
         self._middleware = middleware
+        self._is_awaited = False
+        self._lane: Lane | None = None
+        self.has_left = False
 
     def on_end(self) -> None:
-        """Give the app its time to return."""
-        self._scheduler.returns.add(self)
+        """Give the app its time to return, if there are jobs."""
+        if self._pending is not None:
+            self._await_return()
 
-    def __call__(self) -> None:
+    def on_add(self) -> None:
+        """Give the app its time to return, if this is the first job after the end."""
+        if self.ended and not self._is_awaited:
+            self._scheduler.call(self._await_return)
+        super().on_add()
+
+    def _await_return(self) -> None:
+        if self._lane is None:
+            self._is_awaited = True
+            self._scheduler.returns.add(self._start_jobs)
+
+    def _start_jobs(self) -> None:
         """Start the jobs of an app that has not returned in time (M4)."""
         if self.ended and self._lane is None:
             self.has_left = True
-            self._middleware.serving.leave()
+            serving = self._middleware.serving
+            serving.count -= 1
+            if serving.is_awaited:
+                serving.note_one_less()
             self._lane = self._open_lane()
             self._lane.pump()
 
     def hand_over(self) -> Lane | None:
         """Hand the jobs over, now that the app has returned; None if there are none."""
-        if self.ended:
-            self._scheduler.returns.discard(self)
+        if self._is_awaited:
+            self._scheduler.returns.discard(self._start_jobs)
         # A request must leave no reference cycle: collecting those of many requests is what
         # makes the slowest ones slow. So the lane does not stay here.
         lane, self._lane = self._lane, None
         if lane is None:
-            if self.seal():
+            if self._pending is None and self.seal():
                 return None
             lane = self._open_lane()
         lane.complete()
         return lane
+
+    def drop_all(self) -> None:
+        """End the jobs that can no longer be run."""
+        dropped = self.take()
+        if dropped:
+            self._scheduler.drop(dropped)
 
     def _open_lane(self) -> Lane:
         return Lane(self._scheduler, self, ordered=self._middleware.runner.ordered)

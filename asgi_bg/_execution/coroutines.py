@@ -36,7 +36,8 @@ class Coroutines:
             task = record.own_context().run(self._loop.create_task, work)
         record.handle = task
         self.tasks[task] = record
-        self._watchdog.wake()
+        if not self._watchdog.is_awake:
+            self._watchdog.wake()
 
     async def _see_through(
         self, record: JobRecord, call: Callable[[JobRecord], Awaitable[Any]]
@@ -55,12 +56,6 @@ class Coroutines:
     def close(self) -> None:
         """Watch no more."""
         self._watchdog.close()
-
-
-def call_async(record: JobRecord) -> Awaitable[Any]:
-    """Begin an attempt at an async task."""
-    called: Awaitable[Any] = record.call()
-    return called
 
 
 def _outcome_of(record: JobRecord, exc: BaseException) -> Outcome:
