@@ -41,23 +41,36 @@ class JobQueue(Protocol):
         ...
 
 
+class Listener(Protocol):
+    """Who wants to know of further jobs."""
+
+    def job_added(self) -> None:
+        """Note that there is one more; from any thread."""
+        ...
+
+
 class BackgroundTasks:
     """The jobs of one request; at ``scope["asgi_bg"]`` (M1).
 
     `add_task` may be called from the event loop, from the worker thread of a plain
     endpoint, and from the request's own running tasks (M8). The length and the iteration
     are those of the jobs that have not been taken up yet, in the order added.
+
+    Attributes:
+        pending: The records of those jobs, or None if there are none; for the middleware.
+        listener: Told of every further job, from any thread, once somebody runs them.
     """
 
     # One lock for all: it is held for a few operations, and saves every request one.
     _lock = threading.Lock()
 
+    __slots__ = ("pending", "_queue", "_sealed", "listener")
+
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
-        self._pending: list[JobRecord] | None = None
+        self.pending: list[JobRecord] | None = None
         self._sealed = False
-        # Told of every further job, once somebody runs them; from any thread.
-        self.listener: Callable[[], None] | None = None
+        self.listener: Listener | None = None
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> Self:
@@ -100,19 +113,21 @@ class BackgroundTasks:
             return record
         is_late = False
         with self._lock:
-            if self._pending is None:
-                self._pending = [record]
+            if self.pending is None:
+                self.pending = [record]
             else:
-                self._pending.append(record)
+                self.pending.append(record)
             # Only now, as `seal` looks the other way round: it seals, and then looks here.
             if self._sealed:
-                self._pending = self._pending[:-1] or None
+                self.pending = self.pending[:-1] or None
                 is_late = True
         if is_late:
             refusal = self._refusal(task)
             self._queue.withdraw(record, str(refusal))
             raise refusal
-        self.on_add()
+        listener = self.listener
+        if listener is not None:
+            listener.job_added()
         return record
 
     def _refusal(self, task: Task[..., Any]) -> ResponseEnded:
@@ -122,30 +137,21 @@ class BackgroundTasks:
             "requests with: await runner.add_task(...)"
         )
 
-    def on_add(self) -> None:
-        """Tell the listener of another job."""
-        if self.listener is not None:
-            self.listener()
-
     def take(self) -> list[JobRecord]:
         """Take up all jobs that wait here."""
-        if self._pending is None:
+        if self.pending is None:
             return []
         with self._lock:
-            taken, self._pending = self._pending, None
+            taken, self.pending = self.pending, None
         return taken or []
-
-    def wants(self, record: JobRecord) -> bool:
-        """Whether a job that was gathered here is to run."""
-        return True
 
     def seal(self) -> bool:
         """Take no more, if none waits; return whether that was so."""
         self._sealed = True
-        if self._pending is None:
+        if self.pending is None:
             return True  # most requests end here, without the lock
         with self._lock:
-            self._sealed = self._pending is None
+            self._sealed = self.pending is None
         return self._sealed
 
     def is_of(self, queue: JobQueue) -> bool:
@@ -153,14 +159,14 @@ class BackgroundTasks:
         return self._queue is queue
 
     def __len__(self) -> int:
-        return len(self._pending or ())
+        return len(self.pending or ())
 
     def __bool__(self) -> bool:
         # An empty collector is still one: `if tasks:` asks whether there is one.
         return True
 
     def __iter__(self) -> Iterator[Job]:
-        return iter(tuple(self._pending or ()))
+        return iter(tuple(self.pending or ()))
 
     def __repr__(self) -> str:
         state = "sealed" if self._sealed else f"{len(self)} waiting"

@@ -15,8 +15,8 @@ class Dispatcher(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def submit(self, record: JobRecord, when_done: Callable[[], None]) -> bool:
-        """Start a job as soon as there is room; False if it leaves the lane at once."""
+    def submit(self, record: JobRecord) -> bool:
+        """Start a job as soon as there is room; False if it leaves its lane at once."""
         ...
 
     def drop(self, records: list[JobRecord]) -> None:
@@ -36,27 +36,53 @@ class Dispatcher(Protocol):
         ...
 
 
+class Gate(Protocol):
+    """Who decides which jobs may enter a lane."""
+
+    def wants(self, record: JobRecord) -> bool:
+        """Whether the job is to run."""
+        ...
+
+
 class Lane:
     """Runs what a collector gathers until the app has returned and nothing is left.
 
     A job that is put off, or waits for a retry, leaves the lane: it stops nothing (R3).
     """
 
-    _at_once = False
-    _open = 0
-    _is_complete = False
-    _is_finished = False
-    _is_pumping = False
-    _waiter: asyncio.Future[None] | None = None
+    __slots__ = (
+        "_dispatcher",
+        "_gate",
+        "_is_complete",
+        "_is_finished",
+        "_is_pumping",
+        "_open",
+        "_ordered",
+        "_queue",
+        "_tasks",
+        "_waiter",
+    )
 
-    def __init__(self, dispatcher: Dispatcher, tasks: BackgroundTasks, *, ordered: bool) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        tasks: BackgroundTasks,
+        gate: Gate | None,
+        *,
+        ordered: bool,
+    ) -> None:
         self._dispatcher = dispatcher
         self._tasks = tasks
-        self._queue: list[JobRecord] = []
-        if not ordered:
-            self._at_once = True
+        self._gate = gate
+        self._ordered = ordered
+        self._queue: list[JobRecord] | None = None  # the next one is last
+        self._open = 0
+        self._is_complete = False
+        self._is_finished = False
+        self._is_pumping = False
+        self._waiter: asyncio.Future[None] | None = None
         dispatcher.hold()
-        tasks.listener = self._more
+        tasks.listener = self
 
     def complete(self) -> None:
         """Note that the app has returned: once the jobs are done, no more can come."""
@@ -79,46 +105,49 @@ class Lane:
         if cancellation is not None:
             raise cancellation
 
-    def _more(self) -> None:
+    def job_added(self) -> None:
+        """Note that the collector has got another job; from any thread."""
         self._dispatcher.call(self.pump)
+
+    def job_done(self) -> None:
+        """Note that a job has ended, or left to be tried again later."""
+        self._open -= 1
+        self.pump()
 
     def pump(self) -> None:
         """Start what may start; called whenever something has changed."""
         if self._is_pumping:
             return  # a job that ended while it was started: the loop below goes on
         self._is_pumping = True
-        while self._at_once or not self._open:
-            if not self._queue and not self._take():
-                break
+        while not (self._open and self._ordered):
+            if not self._queue:
+                self._queue = self._take()
+                if not self._queue:
+                    break
             record = self._queue.pop()
+            record.lane = self
             self._open += 1
-            if not self._dispatcher.submit(record, self._done):
+            if not self._dispatcher.submit(record):
+                record.lane = None
                 self._open -= 1
         self._is_pumping = False
-        # Sealing fails if another thread has added a job by now; its call of `_more` follows.
+        # Sealing fails if another thread has added a job by now; its call of `job_added` follows.
         if self._is_complete and not self._open and not self._is_finished and self._tasks.seal():
             self._finish()
 
-    def _take(self) -> bool:
-        """Take up what has been gathered, the last first; whether anything is to run."""
-        gathered = self._tasks.take()
-        if not gathered:
-            return False
+    def _take(self) -> list[JobRecord]:
+        """Take up what has been gathered and is to run, the first one last."""
+        wanted: list[JobRecord] = []
         unwanted: list[JobRecord] = []
-        for record in reversed(gathered):
+        for record in self._tasks.take():
             if record.status.is_final:
                 continue  # cancelled while it waited for the response
-            if self._tasks.wants(record):
-                self._queue.append(record)
-            else:
-                unwanted.append(record)
+            is_wanted = self._gate is None or self._gate.wants(record)
+            (wanted if is_wanted else unwanted).append(record)
         if unwanted:
-            self._dispatcher.drop(unwanted[::-1])
-        return bool(self._queue)
-
-    def _done(self) -> None:
-        self._open -= 1
-        self.pump()
+            self._dispatcher.drop(unwanted)
+        wanted.reverse()
+        return wanted
 
     def _finish(self) -> None:
         self._is_finished = True

@@ -7,7 +7,6 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
 from contextvars import Context
 from datetime import datetime, timezone
 from pathlib import Path
@@ -57,6 +56,14 @@ class Home(Protocol):
         ...
 
 
+class Line(Protocol):
+    """Where other jobs wait for the end of one."""
+
+    def job_done(self) -> None:
+        """Note that it has ended, or left to be tried again later."""
+        ...
+
+
 class JobRecord(Job):
     """One job in this process; written by the scheduler alone.
 
@@ -78,7 +85,7 @@ class JobRecord(Job):
         verdict: The outcome that was decided for the attempt while it runs.
         handle: The asyncio task that runs or awaits the attempt.
         timer: What happens by itself: the time is up, the wait is over.
-        when_done: Called once when the job leaves the lane, for the next in line.
+        lane: Where the jobs of its request wait for its end; None once it has left it.
     """
 
     args: tuple[Any, ...]
@@ -108,7 +115,7 @@ class JobRecord(Job):
     verdict: Failed | Cancelled | None = None
     handle: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
-    when_done: Callable[[], None] | None = None
+    lane: Line | None = None
 
     _id: str | None = None
     _naming = threading.Lock()

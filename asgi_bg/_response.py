@@ -16,6 +16,8 @@ class Response:
         accepted: Whether it is a websocket that the app has accepted.
     """
 
+    __slots__ = ("_receive", "_send", "_trailers", "accepted", "client_left", "ended", "status")
+
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send

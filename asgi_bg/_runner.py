@@ -190,7 +190,7 @@ class Runner:
             job = tasks.add_task(func, *args, **kwargs)
         finally:
             collecting.reset(token)
-        Lane(self.scheduler(), tasks, ordered=self.ordered).complete()
+        Lane(self.scheduler(), tasks, None, ordered=self.ordered).complete()
         return job
 
     def scheduler(self) -> Scheduler:

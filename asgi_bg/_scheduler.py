@@ -132,14 +132,13 @@ class Scheduler:
 
     # The way of a job: submitted or put off, started, settled.
 
-    def submit(self, record: JobRecord, when_done: Callable[[], None]) -> bool:
+    def submit(self, record: JobRecord) -> bool:
         """Start a job as soon as there is room; False if it is not to start now."""
         if record.status.is_final:
             return False
         if record.run_after is not None and record.run_after > time.time():
             self._put_off(record)
             return False
-        record.when_done = when_done
         self._slots.request(record)
         return True
 
@@ -152,7 +151,7 @@ class Scheduler:
         """Submit a job that belongs to no lane, or has left it."""
         record.timer = None
         self.hold()
-        if not self.submit(record, self.release):
+        if not self.submit(record):
             self.release()
 
     def _start(self, record: JobRecord) -> None:
@@ -180,9 +179,15 @@ class Scheduler:
         else:
             self._settle_badly(record, outcome)
         self._slots.release(record)
-        when_done, record.when_done = record.when_done, None
-        if when_done is not None:
-            when_done()
+        self._leave(record)
+
+    def _leave(self, record: JobRecord) -> None:
+        """Tell the lane of a job, or else who drains, that it has ended or left."""
+        lane, record.lane = record.lane, None
+        if lane is not None:
+            lane.job_done()
+        else:
+            self.release()
 
     def _settle_badly(self, record: JobRecord, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
@@ -222,7 +227,6 @@ class Scheduler:
 
     def _retry(self, record: JobRecord) -> None:
         record.timer = record.run_after = None
-        record.when_done = self.release
         self._slots.request(record)
 
     def readmit(self, record: JobRecord) -> None:
@@ -282,18 +286,14 @@ class Scheduler:
         if record.has_slot:
             self._give_up(record, Cancelled(reason))
             return
-        # It waits: with its collector or lane, which pass over it; for a slot, likewise, so
-        # that its lane must be told; for its instant; or for a retry, which holds the drain.
-        is_retry = record.timer is not None and record.attempt > 0
+        # It waits: with its collector or in its lane's queue, which pass over it, or for its
+        # instant; or else it holds up its lane or the drain, waiting for a slot or a retry.
         if record.timer is not None:
             record.timer.cancel()
             record.timer = None
         self._end_early(record, events.CANCELLED, reason)
-        when_done, record.when_done = record.when_done, None
-        if is_retry:
-            self.release()
-        elif when_done is not None:
-            when_done()
+        if record.lane is not None or record.turn or record.attempt:
+            self._leave(record)
 
     def _give_up(self, record: JobRecord, verdict: Failed | Cancelled) -> None:
         """End the attempt under way early, with this outcome (R5)."""
@@ -343,8 +343,8 @@ class Scheduler:
         """Cancel these jobs, and give those that run a moment to clean up."""
         for record in records:
             self._cancel(record, reason)
-        if self._coroutines.tasks:
-            await asyncio.wait(tuple(self._coroutines.tasks), timeout=CANCEL_GRACE)
+        if self._coroutines.running:
+            await asyncio.wait(tuple(self._coroutines.running), timeout=CANCEL_GRACE)
 
     def unfinished(self) -> list[JobRecord]:
         """All jobs admitted here that have not ended, oldest first."""

@@ -1,61 +1,190 @@
-"""Calls on the event loop: each job is an asyncio task of its own (R1).
-
-So `asyncio.current_task`, timeouts, cancellation and contexts behave in a job as they do in
-any task, and a job that misuses its task harms no other.
-"""
+"""Calls on the event loop: async tasks, and whatever else is awaited (R1)."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from asyncio.tasks import _enter_task, _leave_task  # documented, for task implementations
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context
+from types import TracebackType
 from typing import Any
 
+from asgi_bg._execution._watchdog import Watchdog
 from asgi_bg._job import Cancelled, Failed, Outcome, Succeeded
 from asgi_bg._record import JobRecord, failure_of
-from asgi_bg._watchdog import Watchdog
+
+Call = Callable[[JobRecord], Awaitable[Any]]
 
 
 class Coroutines:
-    """The attempts that run or are awaited on one event loop."""
+    """The attempts that run, or are awaited, on one event loop.
+
+    A job's first step is taken at once, without a turn of the loop: many jobs have no
+    second one. It is taken inside an asyncio task, the job's carrier, which goes on with
+    the job when it has to wait. So `asyncio.current_task`, timeouts, cancellation and
+    contexts are in a job what they are in any task. (What Python 3.12 calls an eager task,
+    except that jobs which never wait share a carrier, and are never registered.)
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, settle: Callable[[JobRecord, Outcome], None]
     ) -> None:
-        self._loop = loop
-        self._settle = settle
-        self.tasks: dict[asyncio.Task[None], JobRecord] = {}
-        self._watchdog = Watchdog(loop, self.tasks)
+        self.loop = loop
+        self.settle = settle
+        self.running: dict[asyncio.Task[None], JobRecord] = {}
+        self._watchdog = Watchdog(loop, self.running)
+        self._spare: _Carrier | None = None
+        self._is_stepping = False
 
-    def start(self, record: JobRecord, call: Callable[[JobRecord], Awaitable[Any]]) -> None:
-        """Await ``call(record)`` in a task of its own, in the context of its `add_task`."""
-        work = self._see_through(record, call)
-        if sys.version_info >= (3, 11):
-            task = self._loop.create_task(work, context=record.own_context())
-        else:
-            task = record.own_context().run(self._loop.create_task, work)
-        record.handle = task
-        self.tasks[task] = record
+    def start(self, record: JobRecord, call: Call) -> None:
+        """Await ``call(record)``, in the context of its `add_task`."""
+        if self._is_stepping:
+            # A job starts another: not within its own step, or they could nest for ever.
+            self.loop.call_soon(self.start, record, call)
+            return
         if not self._watchdog.is_awake:
             self._watchdog.wake()
-
-    async def _see_through(
-        self, record: JobRecord, call: Callable[[JobRecord], Awaitable[Any]]
-    ) -> None:
-        outcome: Outcome
+        carrier = self._spare
+        if carrier is None or not carrier.is_usable:
+            carrier = self._spare = _Carrier(self)
+        context = record.own_context()
+        outer = asyncio.current_task(self.loop)
+        if outer is not None:
+            _leave_task(self.loop, outer)
+        _enter_task(self.loop, carrier.task)
+        record.handle = carrier.task
+        self.running[carrier.task] = record
+        self._is_stepping = True
         try:
-            outcome = Succeeded(await call(record))
-        except BaseException as exc:
-            outcome = _outcome_of(record, exc)
-        # Taken away, as the task's context leads to the record: no reference cycle stays.
+            outcome = context.run(carrier.first_step, record, call)
+        finally:
+            self._is_stepping = False
+            _leave_task(self.loop, carrier.task)
+            if outer is not None:
+                _enter_task(self.loop, outer)
+        if outcome is None:
+            self._spare = None
+            carrier.carry_on(record, context)
+        else:
+            self.finish(record, outcome)
+
+    def finish(self, record: JobRecord, outcome: Outcome) -> None:
+        """Let go of a job that has ended."""
+        # Its context leads to the record, and the carrier's task may be kept: no cycle.
         handle, record.handle = record.handle, None
         if handle is not None:
-            del self.tasks[handle]
-        self._settle(record, outcome)
+            del self.running[handle]
+        self.settle(record, outcome)
 
     def close(self) -> None:
-        """Watch no more."""
+        """Let the spare carrier end, and watch no more."""
+        if self._spare is not None:
+            self._spare.task.cancel()
+            self._spare = None
         self._watchdog.close()
+
+
+class _Carrier(Coroutine[Any, None, None]):
+    """The coroutine of a task that carries jobs: each step of the task is one of the job's.
+
+    A job that had to wait is the last its carrier carries. A task, after all, can be known
+    by what it waited for: by callbacks, by libraries that keep things per task.
+    """
+
+    def __init__(self, coroutines: Coroutines) -> None:
+        self._coroutines = coroutines
+        self._record: JobRecord | None = None
+        self._coroutine: Coroutine[Any, Any, Any] | None = None
+        self._context: Context | None = None
+        self._awaited: Any = None
+        self._parked: asyncio.Future[None] = coroutines.loop.create_future()
+        self.task: asyncio.Task[None] = coroutines.loop.create_task(self, name="asgi_bg job")
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can carry a job; not if somebody has cancelled its task."""
+        if sys.version_info >= (3, 11) and self.task.cancelling():
+            return False
+        return not self.task.done() and not self._parked.done()
+
+    def first_step(self, record: JobRecord, call: Call) -> Outcome | None:
+        """Begin a job, in its context and with this as the current task; None if it waits."""
+        try:
+            coroutine = _as_coroutine(call(record))
+            self._awaited = coroutine.send(None)
+        except StopIteration as stop:
+            return Succeeded(stop.value)
+        except BaseException as exc:
+            return _outcome_of(record, exc)
+        self._coroutine = coroutine
+        return None
+
+    def carry_on(self, record: JobRecord, context: Context) -> None:
+        """Go on with a job that waits."""
+        self._record = record
+        self._context = context
+        if not self._parked.done():
+            self._parked.set_result(None)
+
+    def send(self, value: None) -> Any:
+        """Take the next step of the task."""
+        if self._record is None:
+            # Wait for a job, the way a future's own __await__ does it.
+            self._parked._asyncio_future_blocking = True
+            return self._parked
+        if self._coroutine is None:
+            raise StopIteration
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None:
+            return awaited  # what the first step has come to wait for
+        return self._step(self._coroutine.send, value)
+
+    def throw(
+        self,
+        kind: Any,
+        error: BaseException | object = None,
+        traceback: TracebackType | None = None,
+    ) -> Any:
+        """Take the next step with an exception: what was awaited raised, or a cancellation."""
+        exc = kind if isinstance(kind, BaseException) else kind()
+        if self._coroutine is None:
+            raise exc
+        awaited, self._awaited = self._awaited, None
+        if isinstance(awaited, asyncio.Future) and awaited.cancel():
+            # Cancelled before the task could hear of what the first step waits for.
+            return awaited
+        return self._step(self._coroutine.throw, exc)
+
+    def close(self) -> None:
+        """Close the job's coroutine, as the loop goes away."""
+        if self._coroutine is not None and self._context is not None:
+            self._context.run(self._coroutine.close)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        raise TypeError("a carrier is driven by its task, and not awaited")
+
+    def _step(self, step: Callable[[Any], Any], value: Any) -> Any:
+        assert self._record is not None  # noqa: S101 - nothing is stepped before
+        assert self._context is not None  # noqa: S101
+        outcome: Outcome
+        try:
+            return self._context.run(step, value)
+        except StopIteration as stop:
+            outcome = Succeeded(stop.value)
+        except BaseException as exc:
+            outcome = _outcome_of(self._record, exc)
+        self._coroutine = self._context = None
+        self._coroutines.finish(self._record, outcome)
+        raise StopIteration
+
+
+def _as_coroutine(work: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
+    return work if isinstance(work, Coroutine) else _wait_for(work)
+
+
+async def _wait_for(work: Awaitable[Any]) -> Any:
+    return await work
 
 
 def _outcome_of(record: JobRecord, exc: BaseException) -> Outcome:
