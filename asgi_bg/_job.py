@@ -134,6 +134,8 @@ class Job(ABC):
     It can be kept and asked; it need not be. Keeping it keeps its result.
     """
 
+    __slots__ = ("__weakref__",)
+
     @property
     @abstractmethod
     def id(self) -> str:

@@ -140,7 +140,7 @@ class Lane:
         wanted: list[JobRecord] = []
         unwanted: list[JobRecord] = []
         for record in self._tasks.take():
-            if record.status.is_final:
+            if record.finished_at is not None:
                 continue  # cancelled while it waited for the response
             is_wanted = self._gate is None or self._gate.wants(record)
             (wanted if is_wanted else unwanted).append(record)

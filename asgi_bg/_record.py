@@ -30,6 +30,10 @@ from asgi_bg.exceptions import JobFailed
 LOGS_LIMIT = 100
 """How many of a job's last log records are kept with it."""
 
+# Looking a member of an enum up takes longer than most of what is done with it here.
+_QUEUED = JobStatus.queued
+_SUCCEEDED = JobStatus.succeeded
+
 _NO_KEYWORDS: dict[str, Any] = {}
 _OUR_DIRECTORY = str(Path(__file__).parent)
 
@@ -67,9 +71,8 @@ class Line(Protocol):
 class JobRecord(Job):
     """One job in this process; written by the scheduler alone.
 
-    Most jobs are queued, run and forgotten, and nobody asks. So what most never need has
-    its value in the class, instants are seconds since the epoch, and the id is made when
-    somebody wants to know it.
+    Most jobs are queued, run and forgotten, and nobody asks. So instants are seconds since
+    the epoch, and the id is made when somebody wants to know it.
 
     Attributes:
         task, args, kwargs, context: The call, and the context of its `add_task` (R4).
@@ -85,39 +88,44 @@ class JobRecord(Job):
         verdict: The outcome that was decided for the attempt while it runs.
         handle: The asyncio task that runs or awaits the attempt.
         timer: What happens by itself: the time is up, the wait is over.
+        finished_at: When it ended; None as long as it has not, which is how to ask.
         lane: Where the jobs of its request wait for its end; None once it has left it.
     """
 
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    context: Context | None
-    packed: bytes | None = None
+    __slots__ = (
+        "_id",
+        "args",
+        "attempt",
+        "began",
+        "context",
+        "error",
+        "exception",
+        "finished_at",
+        "fraction",
+        "given_up",
+        "handle",
+        "has_slot",
+        "home",
+        "is_in_thread",
+        "kwargs",
+        "lane",
+        "logs",
+        "message",
+        "packed",
+        "queued_at",
+        "run_after",
+        "started_at",
+        "status",
+        "task",
+        "timer",
+        "traceback",
+        "turn",
+        "value",
+        "verdict",
+        "waiters",
+    )
 
-    status = JobStatus.queued
-    attempt = 0
-    run_after: float | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
-    value: Any = None
-    error: str | None = None
-    exception: BaseException | None = None
-    traceback: str | None = None
-    fraction: float | None = None
-    message = ""
-    logs: deque[LogLine] | None = None
-    waiters: list[asyncio.Future[None]] | None = None
-
-    began = 0.0
-    turn = 0
-    has_slot = False
-    is_in_thread = False
-    given_up = 0
-    verdict: Failed | Cancelled | None = None
-    handle: asyncio.Task[None] | None = None
-    timer: asyncio.TimerHandle | None = None
-    lane: Line | None = None
-
-    _id: str | None = None
+    # One lock for all: an id is made once.
     _naming = threading.Lock()
 
     def __init__(
@@ -131,9 +139,33 @@ class JobRecord(Job):
         self.task = task
         self.args = args
         self.kwargs = kwargs
-        self.context = context
+        self.context: Context | None = context
         self.home = home
         self.queued_at = time.time()
+        self.packed: bytes | None = None
+        self.status = _QUEUED
+        self.attempt = 0
+        self.run_after: float | None = None
+        self.started_at: float | None = None
+        self.finished_at: float | None = None
+        self.value: Any = None
+        self.error: str | None = None
+        self.exception: BaseException | None = None
+        self.traceback: str | None = None
+        self.fraction: float | None = None
+        self.message = ""
+        self.logs: deque[LogLine] | None = None
+        self.waiters: list[asyncio.Future[None]] | None = None
+        self.began = 0.0
+        self.turn = 0
+        self.has_slot = False
+        self.is_in_thread = False
+        self.given_up = 0
+        self.verdict: Failed | Cancelled | None = None
+        self.handle: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.lane: Line | None = None
+        self._id: str | None = None
 
     # What users see.
 
@@ -154,19 +186,19 @@ class JobRecord(Job):
 
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the end and return the value, as `Job.result` says."""
-        if not self.status.is_final:
+        if self.finished_at is None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.waiters = [*(self.waiters or ()), waiter]
             # It may have ended, on another thread's loop, between the look and the entry.
-            if not self.status.is_final:
+            if self.finished_at is None:
                 await asyncio.wait((waiter,), timeout=timeout)
             self.waiters = [other for other in self.waiters or () if other is not waiter]
-            if not self.status.is_final:
+            if self.finished_at is None:
                 raise TimeoutError(
                     f"job {self.id} of task {self.task_name} is still {self.status} "
                     f"after {timeout} seconds"
                 )
-        if self.status is JobStatus.succeeded:
+        if self.status is _SUCCEEDED:
             return self.value
         failed = JobFailed(self.id, self.task_name, self.error or str(self.status))
         raise failed from self.exception
@@ -223,9 +255,9 @@ class JobRecord(Job):
 
     def end(self, status: JobStatus) -> None:
         """Note that the job has ended, and wake who waits for it."""
-        self.finished_at = time.time()
         self.status = status
-        if status is JobStatus.succeeded:
+        self.finished_at = time.time()
+        if status is _SUCCEEDED:
             # Arguments and context may hold a whole request; failed jobs keep theirs, so
             # that they can be tried again.
             self.args = ()
@@ -237,7 +269,7 @@ class JobRecord(Job):
 
     def reopen(self) -> None:
         """Make a job that has ended a queued one again, with all its attempts ahead."""
-        self.status = JobStatus.queued
+        self.status = _QUEUED
         self.attempt = self.given_up = self.turn = 0
         self.finished_at = self.fraction = None
         self.message = ""

@@ -32,6 +32,10 @@ from asgi_bg.exceptions import QueueFull
 
 logger = logging.getLogger("asgi_bg")
 
+# Looking a member of an enum up takes longer than most of what is done with it here.
+_RUNNING = JobStatus.running
+_SUCCEEDED = JobStatus.succeeded
+
 RETURN_TIMEOUT = 5.0
 """How many seconds after the end of a response its jobs start, returned the app or not (M4)."""
 
@@ -134,7 +138,7 @@ class Scheduler:
 
     def submit(self, record: JobRecord) -> bool:
         """Start a job as soon as there is room; False if it is not to start now."""
-        if record.status.is_final:
+        if record.finished_at is not None:
             return False
         if record.run_after is not None and record.run_after > time.time():
             self._put_off(record)
@@ -175,7 +179,7 @@ class Scheduler:
                 self._coroutines.start(record, go_on_with(outcome.value))
                 return
             record.value = outcome.value
-            self._end(record, JobStatus.succeeded, events.SUCCEEDED)
+            self._end(record, _SUCCEEDED, events.SUCCEEDED)
         else:
             self._settle_badly(record, outcome)
         self._slots.release(record)
@@ -249,7 +253,7 @@ class Scheduler:
 
     def began(self, record: JobRecord) -> None:
         """Note that a task is being called now, and give the attempt its time."""
-        record.status = JobStatus.running
+        record.status = _RUNNING
         record.started_at = time.time()
         if self._events.handlers:
             self._events.emit(events.STARTED, record)
@@ -267,7 +271,7 @@ class Scheduler:
         self._registry.name(record)
 
     def _limit_time(self, record: JobRecord, attempt: int, timeout: float, end: float) -> None:
-        if record.attempt != attempt or record.status is not JobStatus.running:
+        if record.attempt != attempt or record.status is not _RUNNING:
             return  # it was quicker than this call
         error = TimeoutError(f"task {record.task_name} took longer than {timeout} seconds")
         verdict = Failed(error, f"TimeoutError: {error}\n")
@@ -281,7 +285,7 @@ class Scheduler:
         self.call(partial(self._cancel, record, reason))
 
     def _cancel(self, record: JobRecord, reason: str) -> None:
-        if record.status.is_final:
+        if record.finished_at is not None:
             return
         if record.has_slot:
             self._give_up(record, Cancelled(reason))

@@ -26,7 +26,7 @@ class _Bound:
         while self.waiting:
             _, turn, record = heapq.heappop(self.waiting)
             # One that was cancelled meanwhile, and perhaps queued anew, has left this line.
-            if record.turn == turn and not record.status.is_final:
+            if record.turn == turn and record.finished_at is None:
                 return record
         return None
 

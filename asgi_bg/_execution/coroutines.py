@@ -7,7 +7,7 @@ import sys
 from asyncio.tasks import _enter_task, _leave_task  # documented, for task implementations
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any
 
 from asgi_bg._execution._watchdog import Watchdog
@@ -98,20 +98,23 @@ class _Carrier(Coroutine[Any, None, None]):
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._context: Context | None = None
         self._awaited: Any = None
+        self._is_waiting = False
         self._parked: asyncio.Future[None] = coroutines.loop.create_future()
         self.task: asyncio.Task[None] = coroutines.loop.create_task(self, name="asgi_bg job")
 
     @property
     def is_usable(self) -> bool:
         """Whether it can carry a job; not if somebody has cancelled its task."""
-        if sys.version_info >= (3, 11) and self.task.cancelling():
-            return False
-        return not self.task.done() and not self._parked.done()
+        if self._is_waiting:
+            return not self._parked.done()  # what cancelling a waiting task does at once
+        return not (self.task.done() or (sys.version_info >= (3, 11) and self.task.cancelling()))
 
     def first_step(self, record: JobRecord, call: Call) -> Outcome | None:
         """Begin a job, in its context and with this as the current task; None if it waits."""
         try:
-            coroutine = _as_coroutine(call(record))
+            coroutine = call(record)
+            if type(coroutine) is not CoroutineType:
+                coroutine = _as_coroutine(coroutine)
             self._awaited = coroutine.send(None)
         except StopIteration as stop:
             return Succeeded(stop.value)
@@ -132,6 +135,7 @@ class _Carrier(Coroutine[Any, None, None]):
         if self._record is None:
             # Wait for a job, the way a future's own __await__ does it.
             self._parked._asyncio_future_blocking = True
+            self._is_waiting = True
             return self._parked
         if self._coroutine is None:
             raise StopIteration
