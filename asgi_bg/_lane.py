@@ -16,7 +16,7 @@ class Dispatcher(Protocol):
     loop: asyncio.AbstractEventLoop
 
     def submit(self, record: JobRecord) -> bool:
-        """Start a job as soon as there is room; False if it leaves its lane at once."""
+        """Start a job as soon as there is room; False if it has left its lane by now."""
         ...
 
     def drop(self, records: list[JobRecord]) -> None:
@@ -55,6 +55,7 @@ class Lane:
         "_gate",
         "_is_complete",
         "_is_finished",
+        "_is_held",
         "_is_pumping",
         "_open",
         "_ordered",
@@ -79,10 +80,9 @@ class Lane:
         self._open = 0
         self._is_complete = False
         self._is_finished = False
+        self._is_held = False
         self._is_pumping = False
         self._waiter: asyncio.Future[None] | None = None
-        dispatcher.hold()
-        tasks.listener = self
 
     def complete(self) -> None:
         """Note that the app has returned: once the jobs are done, no more can come."""
@@ -117,7 +117,7 @@ class Lane:
     def pump(self) -> None:
         """Start what may start; called whenever something has changed."""
         if self._is_pumping:
-            return  # a job that ended while it was started: the loop below goes on
+            return  # from within a job that is being started; the loop below goes on
         self._is_pumping = True
         while not (self._open and self._ordered):
             if not self._queue:
@@ -125,15 +125,22 @@ class Lane:
                 if not self._queue:
                     break
             record = self._queue.pop()
-            record.lane = self
-            self._open += 1
-            if not self._dispatcher.submit(record):
-                record.lane = None
-                self._open -= 1
+            if self._dispatcher.submit(record):
+                record.lane = self
+                self._open += 1
         self._is_pumping = False
-        # Sealing fails if another thread has added a job by now; its call of `job_added` follows.
-        if self._is_complete and not self._open and not self._is_finished and self._tasks.seal():
+        if self._is_complete and not self._open and self._tasks.seal():
             self._finish()
+        elif not self._is_held:
+            self._stay()
+
+    def _stay(self) -> None:
+        """Make sure of being told what comes next, as there is more to come."""
+        self._is_held = True
+        self._dispatcher.hold()
+        self._tasks.listener = self
+        if self._tasks.pending is not None:
+            self.pump()  # added by another thread, before it could know of us
 
     def _take(self) -> list[JobRecord]:
         """Take up what has been gathered and is to run, the first one last."""
@@ -151,7 +158,9 @@ class Lane:
 
     def _finish(self) -> None:
         self._is_finished = True
-        self._tasks.listener = None
-        self._dispatcher.release()
+        if self._is_held:
+            self._is_held = False
+            self._tasks.listener = None
+            self._dispatcher.release()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -70,7 +70,7 @@ class Scheduler:
         self._limits = limits
         self._registry = registry
         self._events = told
-        self._slots = Slots(limits.max_jobs, self._start)
+        self._slots = Slots(limits.max_jobs, self._start, self._resume)
         self._coroutines = Coroutines(self.loop, self._settle)
         self._functions = Functions(self.loop, threads, self._settle)
         self._processes = ProcessPool(limits.max_processes)
@@ -137,14 +137,14 @@ class Scheduler:
     # The way of a job: submitted or put off, started, settled.
 
     def submit(self, record: JobRecord) -> bool:
-        """Start a job as soon as there is room; False if it is not to start now."""
+        """Start a job as soon as there is room; False if it has ended, or is put off."""
         if record.finished_at is not None:
             return False
         if record.run_after is not None and record.run_after > time.time():
             self._put_off(record)
             return False
         self._slots.request(record)
-        return True
+        return record.has_slot or record.turn > 0
 
     def _put_off(self, record: JobRecord) -> None:
         # Event loops promise timers of up to a day; a longer wait is waited in parts.
@@ -162,27 +162,31 @@ class Scheduler:
         record.attempt += 1
         match record.task.place:
             case "loop":
-                self._coroutines.start(record, JobRecord.call)
+                outcome = self._coroutines.start(record, JobRecord.call)
             case "thread":
                 self._functions.start(record)
+                return
             case "process":
-                self._coroutines.start(record, self._processes.run)
+                outcome = self._coroutines.start(record, self._processes.run)
+        if outcome is not None:
+            self._conclude(record, outcome)
+
+    def _resume(self, record: JobRecord) -> None:
+        """Start a job that has waited for a slot."""
+        self._start(record)
+        if not record.has_slot:
+            self._leave(record)
 
     def _settle(self, record: JobRecord, outcome: Outcome) -> None:
-        """Give an attempt's outcome its effect; the single place where that happens."""
-        if record.timer is not None:
-            record.timer.cancel()
-            record.timer = None
-        if isinstance(outcome, Succeeded):
-            if record.task.place == "thread" and inspect.iscoroutine(outcome.value):
+        """Conclude an attempt that others have waited for, and tell them."""
+        if record.task.place == "thread" and isinstance(outcome, Succeeded):
+            if inspect.iscoroutine(outcome.value):
                 # As from `lambda: send(mail)` with an async `send`: its end is the job's.
-                self._coroutines.start(record, go_on_with(outcome.value))
-                return
-            record.value = outcome.value
-            self._end(record, _SUCCEEDED, events.SUCCEEDED)
-        else:
-            self._settle_badly(record, outcome)
-        self._slots.release(record)
+                at_once = self._coroutines.start(record, go_on_with(outcome.value))
+                if at_once is None:
+                    return
+                outcome = at_once
+        self._conclude(record, outcome)
         self._leave(record)
 
     def _leave(self, record: JobRecord) -> None:
@@ -193,7 +197,19 @@ class Scheduler:
         else:
             self.release()
 
-    def _settle_badly(self, record: JobRecord, outcome: Outcome) -> None:
+    def _conclude(self, record: JobRecord, outcome: Outcome) -> None:
+        """Give an attempt's outcome its effect; the single place where that happens."""
+        if record.timer is not None:
+            record.timer.cancel()
+            record.timer = None
+        if isinstance(outcome, Succeeded):
+            record.value = outcome.value
+            self._end(record, _SUCCEEDED, events.SUCCEEDED)
+        else:
+            self._conclude_badly(record, outcome)
+        self._slots.release(record)
+
+    def _conclude_badly(self, record: JobRecord, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
             draw = random.random()  # noqa: S311 - jitter
             outcome = judge(outcome, record.attempt, record.task.options, draw)
@@ -231,7 +247,8 @@ class Scheduler:
 
     def _retry(self, record: JobRecord) -> None:
         record.timer = record.run_after = None
-        self._slots.request(record)
+        if not self.submit(record):
+            self.release()
 
     def readmit(self, record: JobRecord) -> None:
         """Run a job again that has ended."""

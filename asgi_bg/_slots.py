@@ -32,10 +32,23 @@ class _Bound:
 
 
 class Slots:
-    """Hands out ``limit`` slots; ``start`` is called with each job that gets one."""
+    """Hands out ``limit`` slots.
 
-    def __init__(self, limit: int, start: Callable[[JobRecord], None]) -> None:
+    Args:
+        limit: How many.
+        start: Called with a job that gets one when it asks.
+        resume: Called with a job that gets one after it has waited.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        start: Callable[[JobRecord], None],
+        resume: Callable[[JobRecord], None],
+    ) -> None:
         self._start = start
+        self._resume = resume
+        self._is_refilling = False
         self._all = _Bound(limit)
         self._tasks: dict[str, _Bound] = {}
         self._turns = count(1)
@@ -47,8 +60,10 @@ class Slots:
 
     def request(self, record: JobRecord) -> None:
         """Start the job now, or when its turn comes."""
-        if not record.turn:
-            record.turn = next(self._turns)
+        record.turn = next(self._turns)
+        self._claim(record, self._start)
+
+    def _claim(self, record: JobRecord, start: Callable[[JobRecord], None]) -> None:
         limit = record.task.options.concurrency
         if limit is not None and not self._has_task_slot(record, limit):
             return
@@ -59,7 +74,7 @@ class Slots:
             self._tasks[record.task_name].used += 1
         self._all.used += 1
         record.has_slot = True
-        self._start(record)
+        start(record)
 
     def _has_task_slot(self, record: JobRecord, limit: int) -> bool:
         """Whether its task has a slot for it; if not, it waits there for one."""
@@ -80,10 +95,14 @@ class Slots:
         self._all.used -= 1
         if record.task.options.concurrency is not None:
             self._release_task(record)
+        if self._is_refilling:
+            return  # a job that ended while it was resumed; the loop below goes on
+        self._is_refilling = True
         while self._all.waiting and self._all.used < self._all.limit:
             waiter = self._all.next()
             if waiter is not None:
-                self.request(waiter)
+                self._claim(waiter, self._resume)
+        self._is_refilling = False
 
     def _release_task(self, record: JobRecord) -> None:
         bound = self._tasks[record.task_name]

@@ -7,8 +7,8 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from types import FrameType
+from typing import Protocol
 
 from asgi_bg._record import JobRecord
 
@@ -24,17 +24,23 @@ IDLE_LOOKS = 20
 """After how many looks without an async job the thread ends, until the next job."""
 
 
+class Watched(Protocol):
+    """The async jobs of a loop."""
+
+    loop: asyncio.AbstractEventLoop
+    running: dict[asyncio.Task[None], JobRecord]
+    """Those that have had to wait, by their tasks."""
+    stepping: JobRecord | None
+    """The one that takes its first step right now."""
+
+
 class Watchdog:
     """Watches one event loop from a thread of its own, while async jobs run on it."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        running: Mapping[asyncio.Task[None], JobRecord],
-    ) -> None:
-        self._loop = loop
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        self._loop = watched.loop
         self._loop_thread = threading.get_ident()
-        self._running = running
         self._is_closed = threading.Event()
         self.is_awake = False
 
@@ -51,7 +57,7 @@ class Watchdog:
     def _watch(self) -> None:
         idle = 0
         while not self._is_closed.wait(INTERVAL):
-            idle = 0 if self._running else idle + 1
+            idle = 0 if self._watched.running else idle + 1
             if idle > IDLE_LOOKS:
                 break
             try:
@@ -67,7 +73,9 @@ class Watchdog:
         if alive.wait(BLOCKED_AFTER):
             return
         task = asyncio.current_task(self._loop)
-        record = None if task is None else self._running.get(task)
+        record = self._watched.stepping
+        if record is None and task is not None:
+            record = self._watched.running.get(task)
         if record is not None:
             self._warn(record, time.monotonic() - asked)
         while not alive.wait(INTERVAL):

@@ -33,48 +33,57 @@ class Coroutines:
         self.loop = loop
         self.settle = settle
         self.running: dict[asyncio.Task[None], JobRecord] = {}
-        self._watchdog = Watchdog(loop, self.running)
+        self.stepping: JobRecord | None = None
+        self._watchdog = Watchdog(self)
         self._spare: _Carrier | None = None
-        self._is_stepping = False
 
-    def start(self, record: JobRecord, call: Call) -> None:
-        """Await ``call(record)``, in the context of its `add_task`."""
-        if self._is_stepping:
+    def start(self, record: JobRecord, call: Call) -> Outcome | None:
+        """Await ``call(record)``, in the context of its `add_task`.
+
+        Returns:
+            The outcome, if it did not have to wait; otherwise that is settled later.
+        """
+        if self.stepping is not None:
             # A job starts another: not within its own step, or they could nest for ever.
-            self.loop.call_soon(self.start, record, call)
-            return
+            self.loop.call_soon(self._start_later, record, call)
+            return None
         if not self._watchdog.is_awake:
             self._watchdog.wake()
         carrier = self._spare
         if carrier is None or not carrier.is_usable:
             carrier = self._spare = _Carrier(self)
         context = record.own_context()
+        task = record.handle = carrier.task
         outer = asyncio.current_task(self.loop)
         if outer is not None:
             _leave_task(self.loop, outer)
-        _enter_task(self.loop, carrier.task)
-        record.handle = carrier.task
-        self.running[carrier.task] = record
-        self._is_stepping = True
+        _enter_task(self.loop, task)
+        self.stepping = record
         try:
             outcome = context.run(carrier.first_step, record, call)
         finally:
-            self._is_stepping = False
-            _leave_task(self.loop, carrier.task)
+            self.stepping = None
+            _leave_task(self.loop, task)
             if outer is not None:
                 _enter_task(self.loop, outer)
         if outcome is None:
             self._spare = None
+            self.running[task] = record
             carrier.carry_on(record, context)
         else:
-            self.finish(record, outcome)
+            # Its context leads to the record, and the task is kept: no cycle may stay.
+            record.handle = None
+        return outcome
 
-    def finish(self, record: JobRecord, outcome: Outcome) -> None:
-        """Let go of a job that has ended."""
-        # Its context leads to the record, and the carrier's task may be kept: no cycle.
-        handle, record.handle = record.handle, None
-        if handle is not None:
-            del self.running[handle]
+    def _start_later(self, record: JobRecord, call: Call) -> None:
+        outcome = self.start(record, call)
+        if outcome is not None:
+            self.settle(record, outcome)
+
+    def finish(self, task: asyncio.Task[None], record: JobRecord, outcome: Outcome) -> None:
+        """Settle a job that had to wait."""
+        record.handle = None
+        del self.running[task]
         self.settle(record, outcome)
 
     def close(self) -> None:
@@ -179,7 +188,7 @@ class _Carrier(Coroutine[Any, None, None]):
         except BaseException as exc:
             outcome = _outcome_of(self._record, exc)
         self._coroutine = self._context = None
-        self._coroutines.finish(self._record, outcome)
+        self._coroutines.finish(self.task, self._record, outcome)
         raise StopIteration
 
 
