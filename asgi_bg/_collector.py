@@ -137,13 +137,13 @@ class BackgroundTasks:
             "requests with: await runner.add_task(...)"
         )
 
-    def take(self) -> list[JobRecord]:
-        """Take up all jobs that wait here."""
+    def take(self) -> list[JobRecord] | None:
+        """Take up all jobs that wait here; None if there are none."""
         if self.pending is None:
-            return []
+            return None
         with self._lock:
             taken, self.pending = self.pending, None
-        return taken or []
+        return taken
 
     def seal(self) -> bool:
         """Take no more, if none waits; return whether that was so."""

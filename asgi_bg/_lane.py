@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from asgi_bg._collector import BackgroundTasks
 from asgi_bg._record import JobRecord
+from asgi_bg._types import RunOn
 
 
 class Dispatcher(Protocol):
@@ -36,24 +37,23 @@ class Dispatcher(Protocol):
         ...
 
 
-class Gate(Protocol):
-    """Who decides which jobs may enter a lane."""
-
-    def wants(self, record: JobRecord) -> bool:
-        """Whether the job is to run."""
-        ...
+Gate: TypeAlias = "tuple[frozenset[RunOn], RunOn]"
+"""Which jobs may enter: for which values of ``run_on``, and what it is where none is set."""
 
 
 class Lane:
     """Runs what a collector gathers until the app has returned and nothing is left.
 
     A job that is put off, or waits for a retry, leaves the lane: it stops nothing (R3).
+
+    Attributes:
+        is_complete: Whether the app has returned, so that no more jobs can come once all
+            that there are have been run.
     """
 
     __slots__ = (
         "_dispatcher",
         "_gate",
-        "_is_complete",
         "_is_finished",
         "_is_held",
         "_is_pumping",
@@ -62,6 +62,7 @@ class Lane:
         "_queue",
         "_tasks",
         "_waiter",
+        "is_complete",
     )
 
     def __init__(
@@ -78,16 +79,11 @@ class Lane:
         self._ordered = ordered
         self._queue: list[JobRecord] | None = None  # the next one is last
         self._open = 0
-        self._is_complete = False
+        self.is_complete = False
         self._is_finished = False
         self._is_held = False
         self._is_pumping = False
         self._waiter: asyncio.Future[None] | None = None
-
-    def complete(self) -> None:
-        """Note that the app has returned: once the jobs are done, no more can come."""
-        self._is_complete = True
-        self.pump()
 
     async def finished(self) -> None:
         """Wait until all jobs that were added have left the lane (R7).
@@ -129,7 +125,7 @@ class Lane:
                 record.lane = self
                 self._open += 1
         self._is_pumping = False
-        if self._is_complete and not self._open and self._tasks.seal():
+        if self.is_complete and not self._open and self._tasks.seal():
             self._finish()
         elif not self._is_held:
             self._stay()
@@ -142,19 +138,20 @@ class Lane:
         if self._tasks.pending is not None:
             self.pump()  # added by another thread, before it could know of us
 
-    def _take(self) -> list[JobRecord]:
+    def _take(self) -> list[JobRecord] | None:
         """Take up what has been gathered and is to run, the first one last."""
-        wanted: list[JobRecord] = []
+        taken = self._tasks.take()
+        if taken is None:
+            return None
         unwanted: list[JobRecord] = []
-        for record in self._tasks.take():
-            if record.finished_at is not None:
-                continue  # cancelled while it waited for the response
-            is_wanted = self._gate is None or self._gate.wants(record)
-            (wanted if is_wanted else unwanted).append(record)
+        if self._gate is not None:
+            permitted, default = self._gate
+            unwanted = [r for r in taken if (r.task.options.run_on or default) not in permitted]
         if unwanted:
-            self._dispatcher.drop(unwanted)
-        wanted.reverse()
-        return wanted
+            taken = [record for record in taken if record not in unwanted]
+            self._dispatcher.drop([record for record in unwanted if record.finished_at is None])
+        taken.reverse()
+        return taken
 
     def _finish(self) -> None:
         self._is_finished = True

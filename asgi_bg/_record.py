@@ -32,9 +32,10 @@ LOGS_LIMIT = 100
 
 # Looking a member of an enum up takes longer than most of what is done with it here.
 _QUEUED = JobStatus.queued
+_RUNNING = JobStatus.running
 _SUCCEEDED = JobStatus.succeeded
 
-_NO_KEYWORDS: dict[str, Any] = {}
+NO_KEYWORDS: dict[str, Any] = {}
 _OUR_DIRECTORY = str(Path(__file__).parent)
 
 
@@ -42,6 +43,8 @@ class Home(Protocol):
     """Who admitted a job and looks after it. Every method may be called from any thread."""
 
     owner: str
+    hears_begins: bool
+    """Whether it wants to know of every job that begins, not only of those with a timeout."""
 
     def cancel(self, record: JobRecord, reason: str) -> None:
         """Cancel it in whatever state it is; one that has ended stays as it is."""
@@ -236,10 +239,17 @@ class JobRecord(Job):
         """How often it may be started, in all."""
         return self.task.options.retries + 1
 
+    def begin(self) -> None:
+        """Note that an attempt's call begins."""
+        self.status = _RUNNING
+        self.started_at = time.time()
+        if self.home.hears_begins or self.task.options.timeout is not None:
+            self.home.began(self)
+
     def call(self) -> Any:
         """Call the task's function, with this as the running job of the context."""
         running.set(Attempt(self))
-        self.home.began(self)
+        self.begin()
         return self.task.func(*self.args, **self.kwargs)
 
     def own_context(self) -> Context:
@@ -261,7 +271,7 @@ class JobRecord(Job):
             # Arguments and context may hold a whole request; failed jobs keep theirs, so
             # that they can be tried again.
             self.args = ()
-            self.kwargs = _NO_KEYWORDS
+            self.kwargs = NO_KEYWORDS
             self.context = self.packed = None
         if self.waiters is not None:
             for waiter in self.waiters:

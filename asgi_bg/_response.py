@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from asgi_bg._types import Message, Receive, RunOn, Send
 
+_FAILED: frozenset[RunOn] = frozenset({"always"})
+_ENDED: frozenset[RunOn] = frozenset({"always", "response"})
+_SUCCEEDED: frozenset[RunOn] = frozenset({"always", "response", "success"})
+
 
 class Response:
     """Watches the messages of one request or websocket go by, and passes them on untouched.
@@ -14,9 +18,19 @@ class Response:
         ended: Whether the app has sent its last message, in any of the forms of M3.
         client_left: Whether the app was told so, by `receive` or by a failing `send`.
         accepted: Whether it is a websocket that the app has accepted.
+        is_watched: Whether `on_end` is to be called.
     """
 
-    __slots__ = ("_receive", "_send", "_trailers", "accepted", "client_left", "ended", "status")
+    __slots__ = (
+        "_receive",
+        "_send",
+        "_trailers",
+        "accepted",
+        "client_left",
+        "ended",
+        "is_watched",
+        "status",
+    )
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -26,6 +40,7 @@ class Response:
         self.ended = False
         self.client_left = False
         self.accepted = False
+        self.is_watched = False
 
     async def receive(self) -> Message:
         """Receive, and note a disconnect."""
@@ -37,7 +52,8 @@ class Response:
             self.client_left = True
             if not self.ended:
                 self.ended = True
-                self.on_end()
+                if self.is_watched:
+                    self.on_end()
         return message
 
     async def send(self, message: Message) -> None:
@@ -56,7 +72,8 @@ class Response:
             # Before the send: on one server the last one never returns when the client has
             # gone (hypercorn, HTTP/2), and the response has ended all the same.
             self.ended = True
-            self.on_end()
+            if self.is_watched:
+                self.on_end()
         try:
             await self._send(message)
         except OSError:
@@ -92,7 +109,7 @@ class Response:
         return False
 
     def on_end(self) -> None:
-        """Called when the last message is about to be sent, for subclasses."""
+        """Called when the response ends, if it is watched; for subclasses."""
 
     def app_returned(self) -> None:
         """Note that the app returned without raising.
@@ -107,14 +124,12 @@ class Response:
         """Whether the response is over, also where the app gave up as the client left (M6)."""
         return self.ended or self.client_left
 
-    def permits(self, run_on: RunOn) -> bool:
-        """Whether jobs that run on such a response are to run (M5).
+    def permitted(self) -> frozenset[RunOn]:
+        """Return for which values of ``run_on`` jobs are to run on this response (M5).
 
         A client that left before there was a status decides nothing, so that counts as
         success.
         """
-        if run_on == "always":
-            return True
         if not self.counts_as_ended:
-            return False
-        return run_on == "response" or self.status is None or self.status < 400
+            return _FAILED
+        return _SUCCEEDED if self.status is None or self.status < 400 else _ENDED

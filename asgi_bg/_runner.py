@@ -190,7 +190,9 @@ class Runner:
             job = tasks.add_task(func, *args, **kwargs)
         finally:
             collecting.reset(token)
-        Lane(self.scheduler(), tasks, None, ordered=self.ordered).complete()
+        lane = Lane(self.scheduler(), tasks, None, ordered=self.ordered)
+        lane.is_complete = True
+        lane.pump()
         return job
 
     def scheduler(self) -> Scheduler:

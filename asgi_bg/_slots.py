@@ -9,26 +9,35 @@ from itertools import count
 from asgi_bg._record import JobRecord
 
 
-class _Bound:
-    """A number of slots, and the jobs that wait for one: higher priority first, then older."""
+class Line:
+    """Jobs that wait: of higher priority first, then older."""
 
-    __slots__ = ("limit", "used", "waiting")
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, JobRecord]] = []
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = 0
-        self.waiting: list[tuple[int, int, JobRecord]] = []
+    def __len__(self) -> int:
+        return len(self._heap)
 
-    def wait(self, record: JobRecord) -> None:
-        heapq.heappush(self.waiting, (-record.task.options.priority, record.turn, record))
+    def add(self, record: JobRecord) -> None:
+        """Let a job wait."""
+        heapq.heappush(self._heap, (-record.task.options.priority, record.turn, record))
 
     def next(self) -> JobRecord | None:
-        while self.waiting:
-            _, turn, record = heapq.heappop(self.waiting)
+        """Return whose turn it is; None if nobody waits."""
+        while self._heap:
+            _, turn, record = heapq.heappop(self._heap)
             # One that was cancelled meanwhile, and perhaps queued anew, has left this line.
             if record.turn == turn and record.finished_at is None:
                 return record
         return None
+
+
+class _TaskSlots:
+    """The slots of one task with ``concurrency``, and its jobs that wait for one."""
+
+    def __init__(self) -> None:
+        self.used = 0
+        self.waiting = Line()
 
 
 class Slots:
@@ -38,6 +47,9 @@ class Slots:
         limit: How many.
         start: Called with a job that gets one when it asks.
         resume: Called with a job that gets one after it has waited.
+
+    Attributes:
+        used: How many are taken.
     """
 
     def __init__(
@@ -46,69 +58,70 @@ class Slots:
         start: Callable[[JobRecord], None],
         resume: Callable[[JobRecord], None],
     ) -> None:
+        self.used = 0
+        self._limit = limit
         self._start = start
         self._resume = resume
-        self._is_refilling = False
-        self._all = _Bound(limit)
-        self._tasks: dict[str, _Bound] = {}
+        self._waiting = Line()
+        self._tasks: dict[str, _TaskSlots] = {}
         self._turns = count(1)
-
-    @property
-    def used(self) -> int:
-        """How many slots are taken."""
-        return self._all.used
+        self._is_refilling = False
 
     def request(self, record: JobRecord) -> None:
         """Start the job now, or when its turn comes."""
-        record.turn = next(self._turns)
-        self._claim(record, self._start)
+        if self.used < self._limit and record.task.options.concurrency is None:
+            self.used += 1
+            record.has_slot = True
+            self._start(record)
+        else:
+            record.turn = next(self._turns)
+            self._claim(record, self._start)
 
     def _claim(self, record: JobRecord, start: Callable[[JobRecord], None]) -> None:
+        """Take a slot of the job's task, if that is bounded, and one of all; or wait."""
         limit = record.task.options.concurrency
-        if limit is not None and not self._has_task_slot(record, limit):
-            return
-        if self._all.used >= self._all.limit:
-            self._all.wait(record)
-            return
+        bound = None
         if limit is not None:
-            self._tasks[record.task_name].used += 1
-        self._all.used += 1
+            bound = self._tasks.setdefault(record.task_name, _TaskSlots())
+            if bound.used >= limit:
+                bound.waiting.add(record)
+                return
+        if self.used >= self._limit:
+            self._waiting.add(record)
+            return
+        if bound is not None:
+            bound.used += 1
+        self.used += 1
         record.has_slot = True
         start(record)
 
-    def _has_task_slot(self, record: JobRecord, limit: int) -> bool:
-        """Whether its task has a slot for it; if not, it waits there for one."""
-        bound = self._tasks.get(record.task_name)
-        if bound is None:
-            bound = self._tasks[record.task_name] = _Bound(limit)
-        if bound.used < bound.limit:
-            return True
-        bound.wait(record)
-        return False
-
     def release(self, record: JobRecord) -> None:
-        """Take the slot of a job back, if it has one, and start the next."""
-        if not record.has_slot:
-            return
+        """Take the slot of a job back, and start the next."""
         record.has_slot = False
         record.turn = 0
-        self._all.used -= 1
+        self.used -= 1
         if record.task.options.concurrency is not None:
-            self._release_task(record)
-        if self._is_refilling:
-            return  # a job that ended while it was resumed; the loop below goes on
-        self._is_refilling = True
-        while self._all.waiting and self._all.used < self._all.limit:
-            waiter = self._all.next()
-            if waiter is not None:
-                self._claim(waiter, self._resume)
-        self._is_refilling = False
+            self._release_task(record.task_name)
+        if len(self._waiting) and not self._is_refilling:
+            self._refill()
 
-    def _release_task(self, record: JobRecord) -> None:
-        bound = self._tasks[record.task_name]
+    def _release_task(self, name: str) -> None:
+        bound = self._tasks[name]
         bound.used -= 1
-        waiter = bound.next()
+        waiter = bound.waiting.next()
         if waiter is not None:
-            self._all.wait(waiter)
+            self._waiting.add(waiter)
         elif not bound.used:
-            del self._tasks[record.task_name]
+            del self._tasks[name]
+
+    def _refill(self) -> None:
+        # Jobs that end while they are resumed come back here: this loop serves them too.
+        self._is_refilling = True
+        try:
+            while self.used < self._limit:
+                waiter = self._waiting.next()
+                if waiter is None:
+                    break
+                self._claim(waiter, self._resume)
+        finally:
+            self._is_refilling = False

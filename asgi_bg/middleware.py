@@ -7,7 +7,6 @@ from typing import Any, cast
 from asgi_bg._collector import SCOPE_KEY, BackgroundTasks, collecting
 from asgi_bg._lane import Lane
 from asgi_bg._lifespan import Lifespan, Serving
-from asgi_bg._record import JobRecord
 from asgi_bg._response import Response
 from asgi_bg._runner import Runner
 from asgi_bg._scheduler import Scheduler
@@ -116,9 +115,9 @@ class BackgroundTaskMiddleware:
 class _Exchange(Response):
     """One request and its response, and the way of its jobs to the runner.
 
-    The collector in the scope does not lead here: the server's call holds the scope, this
-    holds the server's `send`, and with a reference cycle in every request the garbage
-    collector makes the slowest requests four times slower.
+    The collector in the scope leads here only until the app has returned: the server's
+    call holds the scope, this holds the server's `send`, and with a reference cycle in
+    every request the garbage collector makes the slowest requests four times slower.
 
     Attributes:
         has_left: Whether it no longer counts as being served, though the app has not
@@ -142,17 +141,17 @@ class _Exchange(Response):
         self._is_awaited = False
         self._lane: Lane | None = None
         self.has_left = False
-
-    def on_end(self) -> None:
-        """Give the app its time to return: from now, or from the first job that comes."""
-        if self._tasks.pending is None:
-            self._tasks.listener = self
-        else:
-            self._await_return()
+        tasks.listener = self
 
     def job_added(self) -> None:
-        """Give the app its time to return, from the first job after the end."""
-        self._scheduler.call(self._await_return)
+        """Watch for the end of the response, as there is something to do after it."""
+        self.is_watched = True
+        if self.ended:
+            self._scheduler.call(self._await_return)
+
+    def on_end(self) -> None:
+        """Give the app its time to return."""
+        self._await_return()
 
     def _await_return(self) -> None:
         if not self._is_awaited and self._lane is None:
@@ -180,7 +179,8 @@ class _Exchange(Response):
             if self._tasks.pending is None and self._tasks.seal():
                 return None
             lane = self._open_lane()
-        lane.complete()
+        lane.is_complete = True
+        self._scheduler.soon(lane)
         return lane
 
     def drop_all(self) -> None:
@@ -190,9 +190,7 @@ class _Exchange(Response):
             self._scheduler.drop(dropped)
 
     def _open_lane(self) -> Lane:
-        ordered = self._middleware.runner.ordered
-        return Lane(self._scheduler, self._tasks, self, ordered=ordered)
-
-    def wants(self, record: JobRecord) -> bool:
-        """Whether the response is one that the job runs on (M5)."""
-        return self.permits(record.task.options.run_on or self._middleware.run_on)
+        """Open a lane for the jobs; it keeps nothing of the request alive (M5)."""
+        middleware = self._middleware
+        gate = (self.permitted(), middleware.run_on)
+        return Lane(self._scheduler, self._tasks, gate, ordered=middleware.runner.ordered)

@@ -75,7 +75,7 @@ class Reports:
         elif report.fraction is not None:
             attempt.report(report.fraction, report.message)
         else:
-            attempt.record.home.began(attempt.record)
+            attempt.record.begin()
 
     def close(self) -> None:
         """Stop to listen, and remove the socket."""

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import sys
 import threading
-import time
 from types import FrameType
 from typing import Protocol
 
@@ -68,28 +67,34 @@ class Watchdog:
 
     def _look(self) -> None:
         alive = threading.Event()
-        asked = time.monotonic()
         self._loop.call_soon_threadsafe(alive.set)
-        if alive.wait(BLOCKED_AFTER):
+        if alive.wait(BLOCKED_AFTER / 2):
             return
-        task = asyncio.current_task(self._loop)
-        record = self._watched.stepping
-        if record is None and task is not None:
-            record = self._watched.running.get(task)
-        if record is not None:
-            self._warn(record, time.monotonic() - asked)
+        # Seen twice, so that the job of a moment is not blamed for what others do.
+        suspect = self._find()
+        if alive.wait(BLOCKED_AFTER / 2):
+            return
+        if suspect is not None and suspect is self._find():
+            self._warn(suspect)
         while not alive.wait(INTERVAL):
             if self._loop.is_closed() or self._is_closed.is_set():
                 return
 
-    def _warn(self, record: JobRecord, seconds: float) -> None:
+    def _find(self) -> JobRecord | None:
+        """Return the job that has the loop now, if it is a job that has it."""
+        if self._watched.stepping is not None:
+            return self._watched.stepping
+        task = asyncio.current_task(self._loop)
+        return None if task is None else self._watched.running.get(task)
+
+    def _warn(self, record: JobRecord) -> None:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 - its documented name
         logger.warning(
             "task %s has been blocking the event loop for over %.1f seconds%s; "
             "make it a plain def, which runs in a worker thread, or await what takes long "
             "(job %s)",
             record.task_name,
-            seconds,
+            BLOCKED_AFTER,
             _place_of(frame),
             record.id,
             extra={"asgi_bg_job_id": record.id, "asgi_bg_task": record.task_name},

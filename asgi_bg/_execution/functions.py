@@ -7,11 +7,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from anyio.lowlevel import current_token
 
 from asgi_bg._execution.threads import ThreadPool
-from asgi_bg._job import Outcome, Succeeded
+from asgi_bg._job import Failed, Outcome, Succeeded
 from asgi_bg._record import JobRecord, failure_of
 
 logger = logging.getLogger("asgi_bg")
@@ -31,7 +32,7 @@ class Functions:
         self._threads = threads
         self._settle = settle
         self._lock = threading.Lock()
-        self._returned: deque[tuple[JobRecord, int, Outcome]] = deque()
+        self._returned: deque[tuple[JobRecord, int, Any, Failed | None]] = deque()
         self._is_collecting = False
 
     def start(self, record: JobRecord) -> None:
@@ -44,12 +45,12 @@ class Functions:
             if record.given_up >= attempt or record.attempt != attempt:
                 return
             record.is_in_thread = True
-        outcome: Outcome
+        value = failure = None
         try:
-            outcome = Succeeded(record.own_context().run(record.call))
+            value = record.own_context().run(record.call)
         except BaseException as exc:
-            outcome = failure_of(exc)
-        self._returned.append((record, attempt, outcome))
+            failure = failure_of(exc)
+        self._returned.append((record, attempt, value, failure))
         # One wake-up of the loop brings it all outcomes that have come by then.
         if not self._is_collecting:
             self._is_collecting = True
@@ -61,11 +62,11 @@ class Functions:
     def _collect(self) -> None:
         self._is_collecting = False
         while self._returned:
-            record, attempt, outcome = self._returned.popleft()
+            record, attempt, value, failure = self._returned.popleft()
             if record.given_up >= attempt or record.attempt != attempt:
                 self._threads.recover()
             else:
-                self._settle(record, outcome)
+                self._settle(record, failure or Succeeded(value))
 
     def give_up(self, record: JobRecord) -> bool:
         """Ignore what the attempt brings; return whether its call is under way.

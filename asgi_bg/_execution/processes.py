@@ -45,7 +45,7 @@ class ProcessPool:
             with self._reports.of(Attempt(record)) as address:
                 if address is None:
                     # Nobody will tell when the process is up and the call begins.
-                    record.home.began(record)
+                    record.begin()
                 end = await self._call(record, packed, address)
         if end.exception is not None:
             raise end.exception from _RemoteTraceback(end.traceback)
