@@ -64,7 +64,7 @@ class BackgroundTasks:
     # One lock for all: it is held for a few operations, and saves every request one.
     _lock = threading.Lock()
 
-    __slots__ = ("pending", "_queue", "_sealed", "listener")
+    __slots__ = ("_queue", "_sealed", "listener", "pending")
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
@@ -151,7 +151,7 @@ class BackgroundTasks:
         if self.pending is None:
             return True  # most requests end here, without the lock
         with self._lock:
-            self._sealed = self.pending is None
+            self._sealed = not len(self)
         return self._sealed
 
     def is_of(self, queue: JobQueue) -> bool:

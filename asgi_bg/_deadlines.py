@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import Protocol
+
+
+class Expiring(Protocol):
+    """Something that is told when its time has come; hashed by identity."""
+
+    def expire(self) -> None:
+        """Note that the time has come."""
+        ...
 
 
 class Deadlines:
-    """Calls whatever was added, after ``seconds``, unless it is discarded before.
+    """Tells whatever was added that ``seconds`` have passed, unless it is discarded before.
 
     As all wait equally long, they are due in the order added, and one timer for the first
     of them serves them all.
@@ -16,29 +24,29 @@ class Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self._loop = loop
         self._seconds = seconds
-        self._waiting: dict[Callable[[], None], float] = {}
+        self._waiting: dict[Expiring, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, expire: Callable[[], None]) -> None:
-        """Call ``expire``, which must be hashable, when its time has come."""
-        self._waiting[expire] = due = self._loop.time() + self._seconds
+    def add(self, waiting: Expiring) -> None:
+        """Start the time of something."""
+        self._waiting[waiting] = due = self._loop.time() + self._seconds
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._look)
 
-    def discard(self, expire: Callable[[], None]) -> None:
-        """Do not call it, if it waits."""
-        self._waiting.pop(expire, None)
+    def discard(self, waiting: Expiring) -> None:
+        """Do not tell it, if it waits."""
+        self._waiting.pop(waiting, None)
 
     def _look(self) -> None:
         self._timer = None
         now = self._loop.time()
-        # The copy is of what is due only; calling it may add and discard.
-        due = []
-        for expire, at in self._waiting.items():
+        # Collected first, as telling one of them may add and discard others.
+        due: list[Expiring] = []
+        for waiting, at in self._waiting.items():
             if at > now:
                 self._timer = self._loop.call_at(at, self._look)
                 break
-            due.append(expire)
-        for expire in due:
-            if self._waiting.pop(expire, None) is not None:
-                expire()
+            due.append(waiting)
+        for waiting in due:
+            if self._waiting.pop(waiting, None) is not None:
+                waiting.expire()

@@ -32,7 +32,7 @@ def keep_logs() -> None:
 
 
 def _make_and_keep(*args: Any, **kwargs: Any) -> logging.LogRecord:
-    assert _make_record is not None  # set before this function is ever installed
+    assert _make_record is not None  # noqa: S101 - set before this is ever installed
     record = _make_record(*args, **kwargs)
     job = running.get(None)
     if job is not None and record.name != "asgi_bg":  # what we say about it is not its own

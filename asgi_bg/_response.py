@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from asgi_bg._types import Message, Receive, RunOn, Send
 
-_FAILED: frozenset[RunOn] = frozenset({"always"})
-_ENDED: frozenset[RunOn] = frozenset({"always", "response"})
-_SUCCEEDED: frozenset[RunOn] = frozenset({"always", "response", "success"})
+# What `Response.permitted` returns.
+FAILED: frozenset[RunOn] = frozenset({"always"})
+ENDED: frozenset[RunOn] = frozenset({"always", "response"})
+SUCCEEDED: frozenset[RunOn] = frozenset({"always", "response", "success"})
 
 
 class Response:
@@ -131,5 +132,5 @@ class Response:
         success.
         """
         if not self.counts_as_ended:
-            return _FAILED
-        return _SUCCEEDED if self.status is None or self.status < 400 else _ENDED
+            return FAILED
+        return SUCCEEDED if self.status is None or self.status < 400 else ENDED

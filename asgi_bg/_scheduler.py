@@ -185,13 +185,12 @@ class Scheduler:
 
     def _settle(self, record: JobRecord, outcome: Outcome) -> None:
         """Conclude an attempt that others have waited for, and tell them."""
-        if record.task.place == "thread" and isinstance(outcome, Succeeded):
-            if inspect.iscoroutine(outcome.value):
-                # As from `lambda: send(mail)` with an async `send`: its end is the job's.
-                at_once = self._coroutines.start(record, go_on_with(outcome.value))
-                if at_once is None:
-                    return
-                outcome = at_once
+        if isinstance(outcome, Succeeded) and inspect.iscoroutine(outcome.value):
+            # As from `lambda: send(mail)` with an async `send`: its end is the job's.
+            end = self._coroutines.start(record, go_on_with(outcome.value))
+            if end is None:
+                return
+            outcome = end
         self._conclude(record, outcome)
         self._leave(record)
 

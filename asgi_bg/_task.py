@@ -17,6 +17,7 @@ from typing import (
     ParamSpec,
     TypedDict,
     TypeVar,
+    cast,
     overload,
 )
 
@@ -147,7 +148,8 @@ def check_run_on(value: object) -> None:
 
 
 def _check_tuple(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, tuple) or not all(isinstance(item, kind) for item in value):
+    items = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (None,)
+    if not all(isinstance(item, kind) for item in items):
         raise TypeError(f"{name} must be a sequence of {kind.__name__}, got {value!r}")
 
 
@@ -160,7 +162,7 @@ def _as_tuple(name: str, value: object) -> object:
         if isinstance(value, (str, type)):
             return (value,)
         if isinstance(value, Iterable):
-            return tuple(value)
+            return tuple(cast("Iterable[object]", value))
     return value
 
 
@@ -394,7 +396,7 @@ def as_task(func: Callable[..., Any]) -> Task[..., Any]:
     and live as long as the process. Closures are not: they may hold a whole request.
     """
     if isinstance(func, Task):
-        return func
+        return cast("Task[..., Any]", func)
     if type(func) is not FunctionType:
         return Task(func)
     known = _known.get(func)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, cast
 
 from asgi_bg._collector import SCOPE_KEY, BackgroundTasks, collecting
-from asgi_bg._lane import Lane
+from asgi_bg._lane import Gate, Lane
 from asgi_bg._lifespan import Lifespan, Serving
-from asgi_bg._response import Response
+from asgi_bg._response import ENDED, FAILED, SUCCEEDED, Response
 from asgi_bg._runner import Runner
 from asgi_bg._scheduler import Scheduler
 from asgi_bg._task import check_run_on
@@ -66,7 +66,9 @@ class BackgroundTaskMiddleware:
         check_run_on(run_on)
         self.app = cast("ASGIApp", app)
         self.runner = Runner(**runner_options) if runner is None else runner
-        self.run_on: RunOn = run_on
+        self.gates: dict[frozenset[RunOn], Gate] = {
+            permitted: (permitted, run_on) for permitted in (FAILED, ENDED, SUCCEEDED)
+        }
         self.serving = Serving()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +136,7 @@ class _Exchange(Response):
         scheduler: Scheduler,
         middleware: BackgroundTaskMiddleware,
     ) -> None:
-        super().__init__(receive, send)
+        Response.__init__(self, receive, send)  # super() would cost as much again
         self._tasks = tasks
         self._scheduler = scheduler
         self._middleware = middleware
@@ -156,9 +158,9 @@ class _Exchange(Response):
     def _await_return(self) -> None:
         if not self._is_awaited and self._lane is None:
             self._is_awaited = True
-            self._scheduler.returns.add(self._start_jobs)
+            self._scheduler.returns.add(self)
 
-    def _start_jobs(self) -> None:
+    def expire(self) -> None:
         """Start the jobs of an app that has not returned in time (M4)."""
         if self.ended and self._lane is None:
             self.has_left = True
@@ -171,13 +173,14 @@ class _Exchange(Response):
 
     def hand_over(self) -> Lane | None:
         """Hand the jobs over, now that the app has returned; None if there are none."""
-        if self._is_awaited:
-            self._scheduler.returns.discard(self._start_jobs)
+        tasks = self._tasks
         lane, self._lane = self._lane, None
         if lane is None:
-            self._tasks.listener = None
-            if self._tasks.pending is None and self._tasks.seal():
+            tasks.listener = None
+            if tasks.pending is None and tasks.seal():
                 return None
+            if self._is_awaited:
+                self._scheduler.returns.discard(self)
             lane = self._open_lane()
         lane.is_complete = True
         self._scheduler.soon(lane)
@@ -192,5 +195,5 @@ class _Exchange(Response):
     def _open_lane(self) -> Lane:
         """Open a lane for the jobs; it keeps nothing of the request alive (M5)."""
         middleware = self._middleware
-        gate = (self.permitted(), middleware.run_on)
+        gate = middleware.gates[self.permitted()]
         return Lane(self._scheduler, self._tasks, gate, ordered=middleware.runner.ordered)

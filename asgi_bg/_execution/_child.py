@@ -97,9 +97,6 @@ class _ChildJob(CurrentJob):
 
     __slots__ = ("_socket", "attempt", "id", "task_name")
 
-    # Given up is here the same as killed.
-    cancelled = False
-
     def __init__(self, id: str, task_name: str, attempt: int, address: str | None) -> None:
         self.id = id
         self.task_name = task_name
@@ -110,6 +107,10 @@ class _ChildJob(CurrentJob):
             with contextlib.suppress(OSError):
                 self._socket.connect(address)
             self._tell(Report(id, attempt))
+
+    @property
+    def cancelled(self) -> bool:
+        return False  # an attempt that is given up is killed
 
     def __enter__(self) -> _ChildJob:
         return self

@@ -8,7 +8,7 @@ from asyncio.tasks import _enter_task, _leave_task  # documented, for task imple
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from types import CoroutineType, TracebackType
-from typing import Any
+from typing import Any, cast
 
 from asgi_bg._execution._watchdog import Watchdog
 from asgi_bg._job import Cancelled, Failed, Outcome, Succeeded
@@ -121,9 +121,7 @@ class _Carrier(Coroutine[Any, None, None]):
     def first_step(self, record: JobRecord, call: Call) -> Outcome | None:
         """Begin a job, in its context and with this as the current task; None if it waits."""
         try:
-            coroutine = call(record)
-            if type(coroutine) is not CoroutineType:
-                coroutine = _as_coroutine(coroutine)
+            coroutine = _as_coroutine(call(record))
             self._awaited = coroutine.send(None)
         except StopIteration as stop:
             return Succeeded(stop.value)
@@ -143,7 +141,7 @@ class _Carrier(Coroutine[Any, None, None]):
         """Take the next step of the task."""
         if self._record is None:
             # Wait for a job, the way a future's own __await__ does it.
-            self._parked._asyncio_future_blocking = True
+            self._parked._asyncio_future_blocking = True  # noqa: SLF001 - asyncio's protocol
             self._is_waiting = True
             return self._parked
         if self._coroutine is None:
@@ -163,8 +161,9 @@ class _Carrier(Coroutine[Any, None, None]):
         exc = kind if isinstance(kind, BaseException) else kind()
         if self._coroutine is None:
             raise exc
+        awaited: asyncio.Future[Any] | None
         awaited, self._awaited = self._awaited, None
-        if isinstance(awaited, asyncio.Future) and awaited.cancel():
+        if asyncio.isfuture(awaited) and awaited.cancel():
             # Cancelled before the task could hear of what the first step waits for.
             return awaited
         return self._step(self._coroutine.throw, exc)
@@ -192,8 +191,11 @@ class _Carrier(Coroutine[Any, None, None]):
         raise StopIteration
 
 
-def _as_coroutine(work: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
-    return work if isinstance(work, Coroutine) else _wait_for(work)
+def _as_coroutine(work: Any) -> Coroutine[Any, Any, Any]:
+    # The first look is there because the second is slow.
+    if type(work) is CoroutineType or isinstance(work, Coroutine):
+        return cast("Coroutine[Any, Any, Any]", work)
+    return _wait_for(cast("Awaitable[Any]", work))
 
 
 async def _wait_for(work: Awaitable[Any]) -> Any:

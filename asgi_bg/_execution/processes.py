@@ -40,7 +40,7 @@ class ProcessPool:
             BaseException: Whatever the task raised, with its traceback there as the cause.
         """
         packed = record.packed
-        assert packed is not None  # admission packs the calls of such tasks
+        assert packed is not None  # noqa: S101 - admission packs the calls of such tasks
         async with self._limiter:
             with self._reports.of(Attempt(record)) as address:
                 if address is None:
