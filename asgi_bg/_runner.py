@@ -23,6 +23,20 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+class RunnerOptions(TypedDict, total=False):
+    """The arguments of `Runner`, where they are passed through."""
+
+    max_jobs: int
+    max_threads: int
+    max_processes: int | None
+    max_queued: int
+    ordered: bool
+    timeout: float | None
+    drain_timeout: float
+    history: int
+    on_event: EventHandler | Iterable[EventHandler]
+
+
 class RunnerStats(TypedDict):
     """What `Runner.stats` counts.
 

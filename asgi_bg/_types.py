@@ -14,9 +14,9 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Frameworks type their scopes as mutable mappings, asgiref as typed dictionaries; a type
-# checker takes neither for the other, so the middleware accepts both.
-AnyASGIApp: TypeAlias = "ASGIApp | ASGI3Application"
+# Frameworks type scopes and messages as mutable mappings, asgiref as typed dictionaries, and
+# a type checker takes neither for the other. The middleware wraps all of them.
+AnyASGIApp: TypeAlias = "Callable[[Any, Any, Any], Awaitable[None]] | ASGI3Application"
 
 RunOn: TypeAlias = Literal["response", "success", "always"]
 ExecutorName: TypeAlias = Literal["auto", "thread", "process"]

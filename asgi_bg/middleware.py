@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 from asgi_bg._collector import SCOPE_KEY, BackgroundTasks, collecting
 from asgi_bg._lane import Gate, Lane
 from asgi_bg._lifespan import Lifespan, Serving
 from asgi_bg._response import ENDED, FAILED, SUCCEEDED, Response
-from asgi_bg._runner import Runner
+from asgi_bg._runner import Runner, RunnerOptions
 from asgi_bg._scheduler import Scheduler
 from asgi_bg._task import check_run_on
 from asgi_bg._types import AnyASGIApp, ASGIApp, Receive, RunOn, Scope, Send
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["BackgroundTaskMiddleware"]
 
@@ -52,7 +55,7 @@ class BackgroundTaskMiddleware:
         *,
         runner: Runner | None = None,
         run_on: RunOn = "response",
-        **runner_options: Any,
+        **runner_options: Unpack[RunnerOptions],
     ) -> None:
         if not callable(app):
             raise TypeError(f"app must be an ASGI application, got {app!r}")

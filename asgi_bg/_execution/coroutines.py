@@ -194,7 +194,7 @@ class _Carrier(Coroutine[Any, None, None]):
 def _as_coroutine(work: Any) -> Coroutine[Any, Any, Any]:
     # The first look is there because the second is slow.
     if type(work) is CoroutineType or isinstance(work, Coroutine):
-        return cast("Coroutine[Any, Any, Any]", work)
+        return work  # pyright: ignore[reportUnknownVariableType] - a narrowed Any
     return _wait_for(cast("Awaitable[Any]", work))
 
 
