@@ -1,0 +1,47 @@
+# make test    the test suite, in a virtual environment made for it
+# make check   format, lint, types and tests: what CI does
+# make demo    see it at work; ONESHOT=1 ends by itself
+# make bench   compare with its peers (needs wrk)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.DEFAULT_GOAL := test
+.PHONY: test lint types check demo bench soak wheel clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+check: lint types test
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
+
+bench:
+	$(PYTHON) benchmarks/run.py
+
+# The property tests with a hundred times the examples, and everything three times over.
+soak: $(VENV)/.installed
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/test_properties.py --timeout 3600
+	for round in 1 2 3; do $(BIN)/python -m pytest || exit 1; done
+
+wheel: $(VENV)/.installed
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+clean:
+	rm -rf $(VENV) .venv-bench .venv-wheel build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,67 @@
+"""Fixtures and settings of the whole suite."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import hypothesis
+import pytest
+
+from asgi_bg import Runner
+
+hypothesis.settings.register_profile("default", max_examples=100, deadline=None)
+hypothesis.settings.register_profile("soak", max_examples=10_000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Every async test runs on both event loops that are promised."""
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+@pytest.fixture
+async def make_runner(anyio_backend: Any) -> AsyncIterator[Callable[..., Awaitable[Runner]]]:
+    """Make started runners, and close them in the end."""
+    made: list[Runner] = []
+
+    async def make(**options: Any) -> Runner:
+        runner = Runner(**options)
+        await runner.start()
+        made.append(runner)
+        return runner
+
+    yield make
+    for runner in made:
+        await runner.aclose(5)
+
+
+@pytest.fixture
+def errors(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return what has been logged as an error by asgi_bg so far."""
+
+    def logged() -> list[str]:
+        return [
+            record.getMessage()
+            for record in caplog.records
+            if record.name == "asgi_bg" and record.levelno >= logging.ERROR
+        ]
+
+    return logged
+
+
+@pytest.fixture
+def warnings_logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return what has been logged as a warning by asgi_bg so far."""
+
+    def logged() -> list[str]:
+        return [
+            record.getMessage()
+            for record in caplog.records
+            if record.name == "asgi_bg" and record.levelno == logging.WARNING
+        ]
+
+    return logged
