@@ -303,7 +303,8 @@ def _name_of(func: Callable[..., object]) -> str:
     while isinstance(func, functools.partial):
         func = func.func
     named = func if hasattr(func, "__qualname__") else type(func)
-    return f"{named.__module__}:{named.__qualname__}"
+    # Methods of builtin types know no module.
+    return f"{named.__module__ or 'builtins'}:{named.__qualname__}"
 
 
 def _is_async(func: Callable[..., object]) -> bool:
@@ -382,8 +383,15 @@ def task(
         TypeError, ValueError: It is no function, or an option's value does not fit.
     """
     if func is None:
-        return lambda function: Task(function, declared=True).using(**options)
-    return Task(func, declared=True).using(**options)
+        return lambda function: _declare(function).using(**options)
+    return _declare(func).using(**options)
+
+
+def _declare(func: Callable[P, R]) -> Task[P, R]:
+    # A task declared again keeps the options that it has.
+    if isinstance(func, Task):
+        return cast("Task[P, R]", func)
+    return Task(func, declared=True)
 
 
 _known: dict[FunctionType, Task[..., Any]] = {}

@@ -26,9 +26,7 @@ async def test_call_returns_when_its_jobs_are_done() -> None:
         add_task(slow)
         add_task(log.append, "sync")
 
-    await Connection(log=log).call(
-        BackgroundTaskMiddleware(responding(START, BODY, before=queue))
-    )
+    await Connection(log=log).call(BackgroundTaskMiddleware(responding(START, BODY, before=queue)))
     assert log == ["http.response.start", "http.response.body", "slow", "sync"]
 
 
@@ -110,9 +108,7 @@ async def test_call_thrown_away_by_the_server_drops_its_jobs(warnings_logged: An
         await send(START)
         await asyncio.Event().wait()
 
-    call = BackgroundTaskMiddleware(app)(
-        {"type": "http"}, Connection().receive, Connection().send
-    )
+    call = BackgroundTaskMiddleware(app)({"type": "http"}, Connection().receive, Connection().send)
     with contextlib.suppress(StopIteration):
         call.send(None)
     call.close()

@@ -53,7 +53,7 @@ class Service:
     number = 0
 
 
-class Callable_:
+class PlainCallable:
     def __call__(self, x: int) -> Any:
         return x, threading.current_thread().name
 
@@ -81,7 +81,7 @@ KINDS: dict[str, tuple[Any, str]] = {
     "declared method": (Service().declared, "thread"),
     "partial": (functools.partial(function), "thread"),
     "async partial": (functools.partial(functools.partial(afunction)), "loop"),
-    "object": (Callable_(), "thread"),
+    "object": (PlainCallable(), "thread"),
     "async object": (AsyncCallable(), "loop"),
     "partial of async object": (functools.partial(AsyncCallable()), "loop"),
     "task": (task(function), "thread"),
@@ -780,7 +780,12 @@ async def test_info_and_result_follow_a_job(make_runner: Any) -> None:
     go.set()
     assert await runner.result(job.id, 5) == "value"
     info = await runner.info(job.id)
-    assert (info.status, info.result, info.progress, info.error) == ("succeeded", "value", 1.0, None)
+    assert (info.status, info.result, info.progress, info.error) == (
+        "succeeded",
+        "value",
+        1.0,
+        None,
+    )
     assert info.queued_at.tzinfo is timezone.utc
     assert info.started_at is not None
     assert info.finished_at is not None

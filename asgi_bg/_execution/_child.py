@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import pickle
 import signal
 import socket
@@ -73,6 +74,9 @@ def _call(packed: bytes, current: _ChildJob) -> CallEnd:
                 func = resolve(func)
             if isinstance(func, Task):
                 func = func.func
+            if not logging.root.handlers:
+                # Or logging's last resort would print what is kept already.
+                logging.root.addHandler(logging.NullHandler())
             value = func(*args, **kwargs)
             out.flush()
             err.flush()

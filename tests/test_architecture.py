@@ -1,0 +1,88 @@
+"""The house stays tidy: imports point one way, and stand at the top."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "asgi_bg"
+
+# From the foundation up; a module may import from the levels before its own.
+LEVELS = [
+    {"_types", "exceptions", "_ids", "_deadlines"},
+    {"_task", "_job"},
+    {"_logs", "_retry", "_record"},
+    {"events", "_registry", "_slots", "_collector", "_response"},
+    {"_execution", "_execution.threads", "_execution._watchdog", "_execution._child", "_lane"},
+    {"_execution._reports", "_execution.functions", "_execution.coroutines"},
+    {"_execution.processes"},
+    {"_scheduler"},
+    {"_runner"},
+    {"_lifespan"},
+    {"middleware"},
+    {"", "starlette"},
+    {"fastapi"},
+]
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    .removesuffix("__init__")
+    .rstrip("."): path
+    for path in ROOT.rglob("*.py")
+}
+
+
+def _imports(tree: ast.Module) -> list[str]:
+    """Return which of our modules a tree imports, without the package's name."""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            if node.module == "asgi_bg":
+                found += [alias.name if alias.name in LEVEL else "" for alias in node.names]
+            elif node.module.startswith("asgi_bg."):
+                found.append(node.module.removeprefix("asgi_bg."))
+        elif isinstance(node, ast.Import):
+            found += [
+                alias.name.removeprefix("asgi_bg").lstrip(".")
+                for alias in node.names
+                if alias.name.split(".")[0] == "asgi_bg"
+            ]
+    return found
+
+
+def test_every_module_has_its_level() -> None:
+    """A new room is given its place here."""
+    assert set(MODULES) == set(LEVEL)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_one_way(name: str) -> None:
+    """No arrow upwards, and none sideways."""
+    tree = ast.parse(MODULES[name].read_text())
+    upward = [target for target in _imports(tree) if LEVEL[target] >= LEVEL[name]]
+    assert upward == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_import_inside_a_function(name: str) -> None:
+    """It would hide a cycle."""
+    tree = ast.parse(MODULES[name].read_text())
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            inner = [n for n in ast.walk(function) if isinstance(n, ast.Import | ast.ImportFrom)]
+            assert inner == [], function.name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_has_a_docstring(name: str) -> None:
+    """Classes and functions whose names do not begin with an underscore."""
+    tree = ast.parse(MODULES[name].read_text())
+    assert ast.get_docstring(tree), name
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            overload = any("overload" in ast.dump(d) for d in getattr(node, "decorator_list", []))
+            assert overload or ast.get_docstring(node), node.name
