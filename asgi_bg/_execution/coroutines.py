@@ -109,7 +109,10 @@ class _Carrier(Coroutine[Any, None, None]):
         self._awaited: Any = None
         self._is_waiting = False
         self._parked: asyncio.Future[None] = coroutines.loop.create_future()
-        self.task: asyncio.Task[None] = coroutines.loop.create_task(self, name="asgi_bg job")
+        # In a context of its own: the one here and now is that of some request.
+        self.task: asyncio.Task[None] = Context().run(
+            coroutines.loop.create_task, self, name="asgi_bg job"
+        )
 
     @property
     def is_usable(self) -> bool:
