@@ -10,6 +10,9 @@ from asgi_bg._collector import BackgroundTasks
 from asgi_bg._record import JobRecord
 from asgi_bg._types import RunOn
 
+TURN = 100
+"""After how many jobs a lane lets others have the event loop, should none of them wait."""
+
 
 class Dispatcher(Protocol):
     """Who starts the jobs of a lane."""
@@ -115,17 +118,22 @@ class Lane:
         if self._is_pumping:
             return  # from within a job that is being started; the loop below goes on
         self._is_pumping = True
+        turn = TURN
         while not (self._open and self._ordered):
             if not self._queue:
                 self._queue = self._take()
                 if not self._queue:
                     break
+            if not turn:
+                self._dispatcher.loop.call_soon(self.pump)
+                break
+            turn -= 1
             record = self._queue.pop()
             if self._dispatcher.submit(record):
                 record.lane = self
                 self._open += 1
         self._is_pumping = False
-        if self.is_complete and not self._open and self._tasks.seal():
+        if self.is_complete and not self._open and not self._queue and self._tasks.seal():
             self._finish()
         elif not self._is_held:
             self._stay()
@@ -148,8 +156,9 @@ class Lane:
             permitted, default = self._gate
             unwanted = [r for r in taken if (r.task.options.run_on or default) not in permitted]
         if unwanted:
-            taken = [record for record in taken if record not in unwanted]
-            self._dispatcher.drop([record for record in unwanted if record.finished_at is None])
+            gone = set(unwanted)
+            taken = [record for record in taken if record not in gone]
+            self._dispatcher.drop(unwanted)
         taken.reverse()
         return taken
 

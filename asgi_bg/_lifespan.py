@@ -23,9 +23,10 @@ class Serving:
         self.is_awaited = False
         self._none = asyncio.Event()
 
-    def note_one_less(self) -> None:
-        """Note that the count went down; needed only where `is_awaited`."""
-        if not self.count:
+    def leave(self) -> None:
+        """Note that a request is over."""
+        self.count -= 1
+        if self.is_awaited and not self.count:
             self._none.set()
 
     async def is_over(self, timeout: float) -> bool:

@@ -132,13 +132,15 @@ class Scheduler:
 
     def drop(self, records: list[JobRecord]) -> None:
         """End jobs that are not to run on their response, with one warning (M5)."""
-        for record in records:
+        dropped = [record for record in records if record.finished_at is None]
+        for record in dropped:
             self.withdraw(record, "dropped: its response did not end as its run_on asks")
-        logger.warning(
-            "%d job(s) dropped, as their response did not end as their run_on asks: %s",
-            len(records),
-            name_all(records),
-        )
+        if dropped:
+            logger.warning(
+                "%d job(s) dropped, as their response did not end as their run_on asks: %s",
+                len(dropped),
+                name_all(dropped),
+            )
 
     # The way of a job: submitted or put off, started, settled.
 

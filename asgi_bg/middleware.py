@@ -89,8 +89,7 @@ class BackgroundTaskMiddleware:
         exchange = _Exchange(receive, send, tasks, scheduler, self)
         scope[SCOPE_KEY] = tasks
         token = collecting.set(tasks)
-        serving = self.serving
-        serving.count += 1
+        self.serving.count += 1
         is_dropped = False
         try:
             await self.app(scope, exchange.receive, exchange.send)
@@ -110,9 +109,7 @@ class BackgroundTaskMiddleware:
             else:
                 lane = exchange.hand_over()
             if not exchange.has_left:
-                serving.count -= 1
-                if serving.is_awaited:
-                    serving.note_one_less()
+                self.serving.leave()
             if lane is not None and not scheduler.is_supervised:
                 await lane.finished()
 
@@ -167,10 +164,7 @@ class _Exchange(Response):
         """Start the jobs of an app that has not returned in time (M4)."""
         if self.ended and self._lane is None:
             self.has_left = True
-            serving = self._middleware.serving
-            serving.count -= 1
-            if serving.is_awaited:
-                serving.note_one_less()
+            self._middleware.serving.leave()
             self._lane = self._open_lane()
             self._lane.pump()
 

@@ -950,3 +950,30 @@ def test_bad_options_are_refused(options: Any, error: Any, message: str) -> None
         warnings.simplefilter("error")
         with pytest.raises(error, match=message):
             Runner(**options)
+
+
+async def test_lane_of_quick_jobs_lets_others_have_the_loop(make_runner: Any) -> None:
+    """R2: requests never wait for each other, not even for a thousand jobs that never wait."""
+    runner = await make_runner()
+    ran: list[int] = []
+    seen: list[int] = []
+
+    async def quick(number: int) -> None:
+        ran.append(number)
+
+    def queue() -> None:
+        for number in range(1000):
+            add_task(quick, number)
+        loop.call_soon_threadsafe(seen.append, -1)
+
+    def look() -> None:
+        seen.append(len(ran))
+        if len(ran) < 1000:
+            loop.call_soon(look)
+
+    loop = asyncio.get_running_loop()
+    await runner.add_task(queue)
+    look()
+    await runner.drain(10)
+    assert ran == list(range(1000))
+    assert any(0 < count < 1000 for count in seen)
