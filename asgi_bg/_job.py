@@ -63,8 +63,9 @@ class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
         progress: The fraction done that the task last told, from 0 to 1, or None.
         message: The words the task last told with it.
         result: What the task returned.
-        error: Its last error in one line, as in ``ValueError: no such user``.
-        traceback: The last error's traceback.
+        error: In one line why it has no result, or its last attempt had none, as in
+            ``ValueError: no such user``; None once it has succeeded.
+        traceback: That error's traceback.
         durable: Whether the job survives a crash of the process.
         owner: The process that has it, as ``pid:12345``.
         logs: The last log records emitted inside it, oldest first.
@@ -119,13 +120,6 @@ class Cancelled(msgspec.Struct, frozen=True):
 
 
 Outcome: TypeAlias = Succeeded | Failed | Retry | Cancelled
-
-
-def describe_error(exception: BaseException) -> str:
-    """Return an exception as one line, the way a traceback ends."""
-    text = str(exception).strip()
-    name = type(exception).__qualname__
-    return f"{name}: {text.splitlines()[0]}" if text else name
 
 
 class Job(ABC):

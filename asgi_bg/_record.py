@@ -273,6 +273,7 @@ class JobRecord(Job):
             self.args = ()
             self.kwargs = NO_KEYWORDS
             self.context = self.packed = None
+            self.error = self.exception = self.traceback = None  # those of attempts before
         if self.waiters is not None:
             for waiter in self.waiters:
                 waiter.get_loop().call_soon_threadsafe(_wake, waiter)

@@ -363,14 +363,15 @@ def task(
         name: What the task is called in logs and events; ``module:qualname`` if not given.
         durable: Whether its jobs are to survive a crash, where the runner can keep them.
         retries: How often a failed job is tried again.
-        retry_delay: The longest wait before the first retry, in seconds; it doubles with
-            each further one, and a random share of it is waited.
+        retry_delay: The longest wait before the first retry, in seconds. It doubles with each
+            further one, and a random share of it is waited (full jitter), from nothing to
+            all, so that jobs that failed together are not tried again together.
         retry_max_delay: The longest wait before any retry, in seconds.
         retry_on: The exception classes after which a job is tried again.
         timeout: How long one attempt may take, in seconds; None for the runner's (R5).
         concurrency: How many jobs of this task may run at once; None for no limit (R2).
         executor: ``"auto"``, ``"thread"`` or ``"process"``; the latter two are for plain
-            functions.
+            functions. A process takes about 0.2 seconds to start, and is kept for more jobs.
         run_on: Which responses run its jobs, None for the middleware's: ``"response"``,
             any that ended; ``"success"``, a status below 400; ``"always"``, also where the
             app failed (M5).

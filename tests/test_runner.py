@@ -403,6 +403,7 @@ async def test_retries_follow_until_success_or_the_last_attempt(
     assert seen == [(good.id, 1), (good.id, 2), (good.id, 3)]
     assert len(warnings_logged()) == 2
     assert errors() == []
+    assert ((await good.info()).error, (await good.info()).traceback) == (None, None)
 
     bad = await runner.add_task(flaky, 9)
     with pytest.raises(JobFailed, match="no. 4"):
