@@ -121,6 +121,8 @@ class Lane:
         turn = TURN
         while not (self._open and self._ordered):
             if not self._queue:
+                if self._tasks.pending is None:
+                    break
                 self._queue = self._take()
                 if not self._queue:
                     break

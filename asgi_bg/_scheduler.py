@@ -11,15 +11,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgi_bg import events
 from asgi_bg._deadlines import Deadlines
 from asgi_bg._execution.coroutines import Coroutines
 from asgi_bg._execution.functions import Functions
-from asgi_bg._execution.processes import ProcessPool, pack
 from asgi_bg._execution.threads import ThreadPool
 from asgi_bg._job import Cancelled, Failed, JobStatus, Outcome, Retry, Succeeded, running
 from asgi_bg._lane import Lane
@@ -30,6 +28,9 @@ from asgi_bg._retry import judge
 from asgi_bg._slots import Slots
 from asgi_bg._task import Task
 from asgi_bg.exceptions import QueueFull
+
+if TYPE_CHECKING:
+    from asgi_bg._execution.processes import ProcessPool
 
 logger = logging.getLogger("asgi_bg")
 
@@ -47,8 +48,7 @@ CANCEL_GRACE = 1.0
 """How many seconds cancelled jobs get to clean up when a runner is closed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The numbers of a runner; explained at `Runner`."""
 
     max_jobs: int
@@ -77,7 +77,7 @@ class Scheduler:
         self._slots = Slots(limits.max_jobs, self._start, self._resume)
         self._coroutines = Coroutines(self.loop, self._settle)
         self._functions = Functions(self.loop, threads, self._settle)
-        self._processes = ProcessPool(limits.max_processes)
+        self._processes: ProcessPool | None = None
         self.hears_begins = bool(told.handlers) or limits.timeout is not None
         self.returns = Deadlines(self.loop, RETURN_TIMEOUT)
         self._ready: list[Lane] = []
@@ -117,7 +117,7 @@ class Scheduler:
         """Do what few tasks ask for: another process, a wait, a key."""
         task = record.task
         if task.place == "process":
-            record.packed = pack(task, record.args, record.kwargs)
+            record.packed = self._process_pool().pack(task, record.args, record.kwargs)
         if task.options.delay is not None:
             record.run_after = record.queued_at + task.options.delay
         elif task.options.run_at is not None:
@@ -125,6 +125,14 @@ class Scheduler:
         if task.options.key is not None:
             return self._registry.hold_key(task.options.key, record)
         return record
+
+    def _process_pool(self) -> ProcessPool:
+        if self._processes is None:
+            # Imported here, as a third of the package's import time serves few.
+            from asgi_bg._execution.processes import ProcessPool
+
+            self._processes = ProcessPool(self._limits.max_processes)
+        return self._processes
 
     def withdraw(self, record: JobRecord, reason: str) -> None:
         """End a job that was admitted and is not to run."""
@@ -175,7 +183,7 @@ class Scheduler:
                 self._functions.start(record)
                 return
             case "process":
-                outcome = self._coroutines.start(record, self._processes.run)
+                outcome = self._coroutines.start(record, self._process_pool().run)
         if outcome is not None:
             self._conclude(record, outcome)
 
@@ -209,7 +217,7 @@ class Scheduler:
         if record.timer is not None:
             record.timer.cancel()
             record.timer = None
-        if isinstance(outcome, Succeeded):
+        if type(outcome) is Succeeded:
             record.value = outcome.value
             self._end(record, _SUCCEEDED, events.SUCCEEDED)
         else:
@@ -402,7 +410,8 @@ class Scheduler:
         """Let go of what serves the jobs; none may be left."""
         self.is_supervised = False
         self._coroutines.close()
-        self._processes.close()
+        if self._processes is not None:
+            self._processes.close()
 
     @property
     def is_busy(self) -> bool:

@@ -6,7 +6,6 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from types import FunctionType, MethodType
 from typing import (
@@ -20,6 +19,8 @@ from typing import (
     cast,
     overload,
 )
+
+import msgspec
 
 from asgi_bg._types import ExecutorName, RunOn
 
@@ -59,9 +60,8 @@ class CallOptions(TaskOptions, total=False):
     key: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The checked options of a task; a value, changed only by `replace`."""
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The checked options of a task; a value."""
 
     durable: bool = True
     retries: int = 0
@@ -153,7 +153,7 @@ def _check_tuple(name: str, value: object, kind: type) -> None:
         raise TypeError(f"{name} must be a sequence of {kind.__name__}, got {value!r}")
 
 
-_OPTION_NAMES = frozenset(field.name for field in fields(Options))
+_OPTION_NAMES = frozenset(Options.__struct_fields__)
 
 
 def _as_tuple(name: str, value: object) -> object:
@@ -254,7 +254,7 @@ class Task(Generic[P, R]):
         return type(self)(
             self.func,
             name=self.name if name is None else name,
-            options=replace(self.options, **values),
+            options=msgspec.structs.replace(self.options, **values),
             declared=self.declared,
         )
 

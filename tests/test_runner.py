@@ -745,9 +745,12 @@ async def test_history_keeps_the_last_finished_jobs_only(make_runner: Any) -> No
     runner = await make_runner(history=3)
     ids = []
     kept = await runner.add_task(str, "kept")
+    await kept.result(5)
     for number in range(5):
-        ids.append((await runner.add_task(str, number)).id)
-    await runner.drain(5)
+        job = await runner.add_task(str, number)
+        await job.result(5)
+        ids.append(job.id)
+    del job
     assert [info.result for info in await runner.jobs()] == ["4", "3", "2"]
     with pytest.raises(JobNotFound, match="history"):
         await runner.info(ids[0])

@@ -68,6 +68,22 @@ class ProcessPool:
                 "ended the process, somebody killed it, or memory ran out; other jobs go on"
             ) from None
 
+    def pack(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        """Return a call as bytes for a worker process of this program.
+
+        Raises:
+            NotSerializable: The function or an argument cannot be pickled; it is named.
+        """
+        func = _reference(task.func)
+        try:
+            return pickle.dumps((func, args, dict(kwargs)), pickle.HIGHEST_PROTOCOL)
+        except Exception as exc:
+            what = _culprit(func, args, kwargs)
+            raise NotSerializable(
+                f"task {task.name} runs in another process, and {what} cannot be sent there: "
+                f"{exc}; give it plain data, or leave executor='process' out"
+            ) from exc
+
     def close(self) -> None:
         """Stop to listen; idle processes end with their event loop."""
         self._reports.close()
@@ -82,23 +98,6 @@ class _RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f"\n{self._text}"
-
-
-def pack(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-    """Return a call as bytes for a worker process of this program.
-
-    Raises:
-        NotSerializable: The function or an argument cannot be pickled; it is named.
-    """
-    func = _reference(task.func)
-    try:
-        return pickle.dumps((func, args, dict(kwargs)), pickle.HIGHEST_PROTOCOL)
-    except Exception as exc:
-        what = _culprit(func, args, kwargs)
-        raise NotSerializable(
-            f"task {task.name} runs in another process, and {what} cannot be sent there: {exc}; "
-            "give it plain data, or leave executor='process' out"
-        ) from exc
 
 
 def _reference(func: Callable[..., Any]) -> Any:
