@@ -1,0 +1,1 @@
+"""The benchmark suite; start it with ``python3 benchmarks/run.py``."""

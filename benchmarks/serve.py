@@ -1,0 +1,35 @@
+"""Serves one variant on one core: ``python -m benchmarks.serve VARIANT CORE``.
+
+The first line it prints is the port, a free one of the loopback interface.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+import uvicorn
+
+from benchmarks.apps import BUILDERS
+
+
+def main() -> None:
+    """Serve until the process is told to end."""
+    key, core = sys.argv[1:]
+    os.sched_setaffinity(0, {int(core)})
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    print(listener.getsockname()[1], flush=True)
+    config = uvicorn.Config(
+        BUILDERS[key](),
+        loop="uvloop",
+        http="httptools",
+        lifespan="auto",
+        access_log=False,
+        log_level="warning",
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()
