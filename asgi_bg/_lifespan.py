@@ -96,6 +96,9 @@ class Lifespan:
 
     async def _app_send(self, message: Message) -> None:
         kind = message["type"]
+        if not kind.startswith("lifespan."):
+            # A plain function, that answers whatever comes as if it were a request.
+            raise RuntimeError(f"expected a lifespan message of the app, got {kind!r}")
         self._answered += 1
         if kind.endswith(".failed"):
             self._has_failed = True
@@ -117,7 +120,7 @@ class Lifespan:
             await self._send({"type": "lifespan.shutdown.complete"})
 
     async def _drain(self) -> None:
-        """Wait for requests and jobs, for at most `drain_timeout` in all."""
+        """Wait for requests and jobs, for at most `drain_timeout` in all; cancel the rest."""
         self._deadline = time.monotonic() + self._runner.drain_timeout
         if not await self._serving.is_over(self._runner.drain_timeout):
             logger.warning(
@@ -127,6 +130,8 @@ class Lifespan:
                 self._runner.drain_timeout,
             )
         await self._runner.drain(self._time_left())
+        # Now, and not after the app has closed what they may be using.
+        await self._runner.cancel_all()
 
     async def _close(self) -> None:
         await self._runner.aclose(self._time_left())

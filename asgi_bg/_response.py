@@ -115,7 +115,8 @@ class Response:
     def app_returned(self) -> None:
         """Note that the app returned without raising.
 
-        Every server closes an accepted websocket that the app leaves open, so that ends it.
+        From an accepted websocket that is as good as closing it: most servers do it then,
+        and the app is through with it in any case.
         """
         if self.accepted:
             self.ended = True

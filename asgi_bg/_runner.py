@@ -152,13 +152,21 @@ class Runner:
         try:
             await scheduler.drain(self.drain_timeout if timeout is None else timeout)
         finally:
-            unfinished = scheduler.unfinished()
-            if unfinished:
-                log_unfinished(unfinished)
             try:
-                await scheduler.cancel_all(unfinished, "cancelled at shutdown")
+                await self.cancel_all()
             finally:
                 self._close(scheduler)
+
+    async def cancel_all(self) -> None:
+        """Cancel all jobs of the running event loop, and name them in the log.
+
+        Those that run get a moment to clean up. `aclose` does this after its drain.
+        """
+        scheduler = self.scheduler()
+        unfinished = scheduler.unfinished()
+        if unfinished:
+            log_unfinished(unfinished)
+            await scheduler.cancel_all(unfinished, "cancelled at shutdown")
 
     def _close(self, scheduler: Scheduler) -> None:
         scheduler.close()

@@ -397,7 +397,8 @@ class Scheduler:
 
     async def cancel_all(self, records: list[JobRecord], reason: str) -> None:
         """Cancel these jobs, and give those that run a moment to clean up."""
-        for record in records:
+        # Those that wait first: room that a running one leaves must not start them.
+        for record in sorted(records, key=lambda record: record.has_slot):
             self._cancel(record, reason)
         if self._coroutines.running:
             await asyncio.wait(tuple(self._coroutines.running), timeout=CANCEL_GRACE)

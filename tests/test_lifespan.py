@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -78,6 +79,13 @@ async def returns(scope: Any, receive: Any, send: Any) -> None:
         await serve_request(scope, receive, send)
 
 
+async def answers_anything(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http":
+        return await serve_request(scope, receive, send)
+    await send(START)
+    await send(BODY)
+
+
 async def dies_at_startup(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "http":
         return await serve_request(scope, receive, send)
@@ -108,7 +116,16 @@ async def forgets_the_end(scope: Any, receive: Any, send: Any) -> None:
     await receive()
 
 
-APPS = [speaks, refuses, returns, dies_at_startup, dies_later, leaves_later, forgets_the_end]
+APPS = [
+    speaks,
+    refuses,
+    returns,
+    answers_anything,
+    dies_at_startup,
+    dies_later,
+    leaves_later,
+    forgets_the_end,
+]
 
 
 @pytest.mark.parametrize("app", APPS)
@@ -157,6 +174,41 @@ async def test_app_shuts_down_only_after_the_jobs_are_done() -> None:
     await connection.call(middleware)
     await server.shutdown()
     assert log == ["opened", "job done", "closed"]
+
+
+async def test_jobs_that_are_not_done_are_cancelled_before_the_app_closes() -> None:
+    """R6: their cleanup still finds open what the app has opened; what waits never starts."""
+    log: list[str] = []
+    stop = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            return await serve_request(scope, receive, send)
+        await receive()
+        await send(STARTED)
+        await receive()
+        log.append("closed")
+        await send(STOPPED)
+
+    async def never_ends() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            log.append("cleaned up")
+
+    async def next_in_line() -> None:
+        log.append("started after all")
+
+    middleware = BackgroundTaskMiddleware(app, drain_timeout=0.05)
+    server = Server(middleware)
+    await server.startup()
+    for functions in ([never_ends, next_in_line], [lambda: stop.wait(20), next_in_line]):
+        connection = Connection()
+        connection.scope["functions"] = functions
+        await connection.call(middleware)
+    await server.shutdown()
+    stop.set()
+    assert log == ["cleaned up", "closed"]
 
 
 async def test_jobs_added_by_the_apps_shutdown_are_drained_too() -> None:

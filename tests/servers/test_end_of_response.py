@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.servers.conftest import StartServer
-from tests.servers.harness import ALL, DAPHNE, GRANIAN, UVICORN, Kind, Server, unique
+from tests.servers.harness import DAPHNE, GRANIAN, UVICORN, Kind, Server, unique
 
 
 @pytest.mark.parametrize("task", ["async", "sync", "process"])
@@ -27,35 +27,24 @@ def test_response_is_complete_while_its_task_runs(server: Server, task: str) -> 
 UNGUARDED = {GRANIAN: "granian", DAPHNE: "daphne"}
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(
-            kind,
-            marks=pytest.mark.xfail(
-                reason="anyio's worker processes run the main module, which starts a server when "
-                "it is imported; what the log then says is that the worker died in the task"
-            ),
-        )
-        if kind in UNGUARDED
-        else kind
-        for kind in ALL
-    ],
-    ids=str,
-)
-def test_process_task_runs_in_a_server_started_as_a_module(share: StartServer, kind: Kind) -> None:
-    """R1: with ``python -m``, whether the server's main module is made for that or not."""
-    if kind in UNGUARDED:
-        command = ("-m", UNGUARDED[kind], *kind.command[2:])
-        kind = replace(kind, name=f"{kind}-module", command=command)
-    server = share(kind)
+def test_process_task_runs_in_a_server_started_as_a_module(server: Server) -> None:
+    """R1: in a worker process, whatever the server."""
     call = unique()
     server.get("/plain", id=call, task="process")
-    (added,) = server.events("added", id=call)
-    server.until(
-        lambda: server.has("task-ended", id=call) or added["job"] in server.log(), "end of the task"
-    )
-    assert server.has("task-ended", id=call)
+    server.at("task-ended", id=call)
+
+
+@pytest.mark.parametrize("kind", UNGUARDED, ids=str)
+def test_process_task_under_an_unguarded_main_module_says_what_to_do(
+    share: StartServer, kind: Kind
+) -> None:
+    """Worker processes import the main module, and these two start a server when imported."""
+    command = ("-m", UNGUARDED[kind], *kind.command[2:])
+    server = share(replace(kind, name=f"{kind}-module", command=command))
+    call = unique()
+    server.get("/plain", id=call, task="process")
+    server.until(lambda: "by its command instead of with python -m" in server.log(), "the advice")
+    assert not server.has("task-ended", id=call)
 
 
 def test_response_is_complete_while_the_app_cleans_up(server: Server) -> None:

@@ -41,13 +41,7 @@ def lifespan(server: Server) -> list[str]:
     [
         "wrapped_refusing",
         "wrapped_ignoring",
-        pytest.param(
-            "wrapped_unaware",
-            marks=pytest.mark.xfail(
-                reason="its http.response.start counts as the answer to startup, so the runner "
-                "is closed at once, and jobs are request-bound"
-            ),
-        ),
+        "wrapped_unaware",
     ],
 )
 def test_app_without_lifespan_is_supervised(

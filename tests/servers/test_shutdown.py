@@ -19,24 +19,9 @@ from tests.servers.harness import (
 COMPLETE = "lifespan.shutdown.complete"
 
 
-KILLED_BY_ANYIO = (
-    "granian runs lifespan.shutdown in a run_until_complete() of its own, and anyio kills its "
-    "worker processes at the end of the first: jobs in processes are not drained"
-)
-
 executors = pytest.mark.parametrize(
     ("kind", "task"),
-    [
-        pytest.param(
-            kind,
-            task,
-            marks=[pytest.mark.xfail(reason=KILLED_BY_ANYIO)]
-            if kind is GRANIAN and task == "process"
-            else [],
-        )
-        for kind in SUPERVISING
-        for task in ("async", "sync", "process")
-    ],
+    [(kind, task) for kind in SUPERVISING for task in ("async", "sync", "process")],
     ids=str,
 )
 
@@ -87,13 +72,7 @@ def test_task_longer_than_the_drain_is_cancelled_and_named(
     "task",
     [
         "async",
-        pytest.param(
-            "sync",
-            marks=pytest.mark.xfail(
-                reason="giving up a job in a thread starts the one that waits behind it, which "
-                "is cancelled only after its first step"
-            ),
-        ),
+        "sync",
     ],
 )
 def test_task_behind_one_that_is_cancelled_is_cancelled_and_named_too(
