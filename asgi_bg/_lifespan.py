@@ -14,32 +14,30 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("asgi_bg")
 
+LOOK_INTERVAL = 0.02
+"""How many seconds lie between two looks whether requests are still being served."""
+
 
 class Serving:
-    """Counts the requests being served, so that a shutdown can wait for the last."""
+    """Counts the requests being served, so that a shutdown can wait for the last.
+
+    Attributes:
+        count: How many there are. Whoever waits looks at it now and then, so that requests
+            need not tell anybody of their end.
+    """
+
+    __slots__ = ("count",)
 
     def __init__(self) -> None:
         self.count = 0
-        self.is_awaited = False
-        self._none = asyncio.Event()
-
-    def leave(self) -> None:
-        """Note that a request is over."""
-        self.count -= 1
-        if self.is_awaited and not self.count:
-            self._none.set()
 
     async def is_over(self, timeout: float) -> bool:
         """Wait until no request is being served; False if it takes more seconds than that."""
-        self.is_awaited = True
-        self._none = asyncio.Event()
-        try:
-            if self.count:
-                await asyncio.wait_for(self._none.wait(), timeout)
-        except asyncio.TimeoutError:
-            return False
-        finally:
-            self.is_awaited = False
+        deadline = time.monotonic() + timeout
+        while self.count:
+            if time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(LOOK_INTERVAL)
         return True
 
 

@@ -273,7 +273,8 @@ class JobRecord(Job):
             self.args = ()
             self.kwargs = NO_KEYWORDS
             self.context = self.packed = None
-            self.error = self.exception = self.traceback = None  # those of attempts before
+            if self.error is not None:  # that of an attempt before
+                self.error = self.exception = self.traceback = None
         if self.waiters is not None:
             for waiter in self.waiters:
                 waiter.get_loop().call_soon_threadsafe(_wake, waiter)

@@ -66,7 +66,8 @@ class Response:
         elif kind == "http.response.start":
             is_last = False
             self.status = message.get("status")
-            self._trailers = bool(message.get("trailers"))
+            if "trailers" in message:
+                self._trailers = bool(message["trailers"])
         else:
             is_last = self._note(kind, message) and not self.ended
         if is_last:

@@ -9,7 +9,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -195,9 +195,10 @@ class Scheduler:
 
     def _settle(self, record: JobRecord, outcome: Outcome) -> None:
         """Conclude an attempt that others have waited for, and tell them."""
-        if isinstance(outcome, Succeeded) and inspect.iscoroutine(outcome.value):
+        value: Any = outcome.value if type(outcome) is Succeeded else None
+        if inspect.iscoroutine(value):
             # As from `lambda: send(mail)` with an async `send`: its end is the job's.
-            end = self._coroutines.start(record, go_on_with(outcome.value))
+            end = self._coroutines.start(record, go_on_with(value))
             if end is None:
                 return
             outcome = end
@@ -436,12 +437,13 @@ class Scheduler:
             logger.debug("an event loop was closed before its jobs had all returned")
 
 
-def go_on_with(value: Coroutine[Any, Any, Any]) -> Callable[[JobRecord], Awaitable[Any]]:
+def go_on_with(value: Any) -> Callable[[JobRecord], Awaitable[Any]]:
     """Go on with what a plain function has returned, in the same attempt."""
 
     def call(record: JobRecord) -> Awaitable[Any]:
         running.set(Attempt(record))
-        return value
+        work: Awaitable[Any] = value
+        return work
 
     return call
 

@@ -89,7 +89,8 @@ class BackgroundTaskMiddleware:
         exchange = _Exchange(receive, send, tasks, scheduler, self)
         scope[SCOPE_KEY] = tasks
         token = collecting.set(tasks)
-        self.serving.count += 1
+        serving = self.serving
+        serving.count += 1
         is_dropped = False
         try:
             await self.app(scope, exchange.receive, exchange.send)
@@ -103,13 +104,15 @@ class BackgroundTaskMiddleware:
             collecting.reset(token)
             if outer is not None:
                 scope[SCOPE_KEY] = outer
+            lane = None
             if is_dropped:
-                lane = None
                 exchange.drop_all()
+            elif tasks.listener is exchange and tasks.seal():
+                tasks.listener = None  # the way of most requests: nobody runs anything
             else:
                 lane = exchange.hand_over()
             if not exchange.has_left:
-                self.serving.leave()
+                serving.count -= 1
             if lane is not None and not scheduler.is_supervised:
                 await lane.finished()
 
@@ -136,7 +139,12 @@ class _Exchange(Response):
         scheduler: Scheduler,
         middleware: BackgroundTaskMiddleware,
     ) -> None:
-        Response.__init__(self, receive, send)  # super() would cost as much again
+        # What the constructor of `Response` does, without the call: every request pays here.
+        self._receive = receive
+        self._send = send
+        self._trailers = self.ended = self.client_left = False
+        self.accepted = self.is_watched = False
+        self.status = None
         self._tasks = tasks
         self._scheduler = scheduler
         self._middleware = middleware
@@ -164,18 +172,15 @@ class _Exchange(Response):
         """Start the jobs of an app that has not returned in time (M4)."""
         if self.ended and self._lane is None:
             self.has_left = True
-            self._middleware.serving.leave()
+            self._middleware.serving.count -= 1
             self._lane = self._open_lane()
             self._lane.pump()
 
-    def hand_over(self) -> Lane | None:
-        """Hand the jobs over, now that the app has returned; None if there are none."""
-        tasks = self._tasks
+    def hand_over(self) -> Lane:
+        """Hand the jobs over, now that the app has returned."""
         lane, self._lane = self._lane, None
         if lane is None:
-            tasks.listener = None
-            if tasks.pending is None and tasks.seal():
-                return None
+            self._tasks.listener = None
             if self._is_awaited:
                 self._scheduler.returns.discard(self)
             lane = self._open_lane()
