@@ -366,6 +366,8 @@ class Scheduler:
 
     def _pump_ready(self) -> None:
         if self._ready:
+            # What has returned goes first, and all that it holds, before more comes.
+            self._functions.collect()
             ready, self._ready = self._ready, []
             for lane in ready:
                 lane.pump()

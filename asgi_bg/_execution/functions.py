@@ -55,11 +55,12 @@ class Functions:
         if not self._is_collecting:
             self._is_collecting = True
             try:
-                self._loop.call_soon_threadsafe(self._collect)
+                self._loop.call_soon_threadsafe(self.collect)
             except RuntimeError:
                 logger.debug("an event loop was closed before its jobs had all returned")
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
+        """Settle the jobs whose functions have returned by now."""
         self._is_collecting = False
         while self._returned:
             record, attempt, value, failure = self._returned.popleft()
