@@ -118,6 +118,17 @@ class Lane:
         if self._is_pumping:
             return  # from within a job that is being started; the loop below goes on
         self._is_pumping = True
+        try:
+            self._start_jobs()
+        finally:
+            self._is_pumping = False
+        is_busy = self._open > 0 or bool(self._queue)
+        if self.is_complete and not is_busy and self._tasks.seal():
+            self._finish()
+        else:
+            self._stay(is_busy)
+
+    def _start_jobs(self) -> None:
         turn = TURN
         while not (self._open and self._ordered):
             if not self._queue:
@@ -131,22 +142,24 @@ class Lane:
                 break
             turn -= 1
             record = self._queue.pop()
+            if record.is_loose:
+                continue  # cancelled while it waited here, and queued anew by hand
             if self._dispatcher.submit(record):
                 record.lane = self
                 self._open += 1
-        self._is_pumping = False
-        if self.is_complete and not self._open and not self._queue and self._tasks.seal():
-            self._finish()
-        elif not self._is_held:
-            self._stay()
 
-    def _stay(self) -> None:
-        """Make sure of being told what comes next, as there is more to come."""
-        self._is_held = True
-        self._dispatcher.hold()
-        self._tasks.listener = self
-        if self._tasks.pending is not None:
-            self.pump()  # added by another thread, before it could know of us
+    def _stay(self, is_busy: bool) -> None:
+        """Make sure of being told what comes next, and of not being drained while busy."""
+        if is_busy and not self._is_held:
+            self._is_held = True
+            self._dispatcher.hold()
+        elif self._is_held and not is_busy:
+            self._is_held = False
+            self._dispatcher.release()
+        if self._tasks.listener is not self:
+            self._tasks.listener = self
+            if self._tasks.pending is not None:
+                self.pump()  # added by another thread, before it could know of us
 
     def _take(self) -> list[JobRecord] | None:
         """Take up what has been gathered and is to run, the first one last."""
@@ -166,9 +179,9 @@ class Lane:
 
     def _finish(self) -> None:
         self._is_finished = True
+        self._tasks.listener = None
         if self._is_held:
             self._is_held = False
-            self._tasks.listener = None
             self._dispatcher.release()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 import traceback
@@ -50,8 +51,8 @@ class Home(Protocol):
         """Cancel it in whatever state it is; one that has ended stays as it is."""
         ...
 
-    def began(self, record: JobRecord) -> None:
-        """Note that the task is being called."""
+    def began(self, record: JobRecord, run: int) -> None:
+        """Note that the task is being called, in the attempt of that number."""
         ...
 
     def progressed(self, record: JobRecord) -> None:
@@ -63,7 +64,7 @@ class Home(Protocol):
         ...
 
 
-class Line(Protocol):
+class Follower(Protocol):
     """Where other jobs wait for the end of one."""
 
     def job_done(self) -> None:
@@ -83,11 +84,14 @@ class JobRecord(Job):
         home: Who admitted it.
         attempt: The number of the attempt under way, or of the last.
         run_after: Before when it does not start (again).
-        began: The monotonic instant at which the attempt's call began, if it is timed.
         turn: Its place in the line for a slot.
         has_slot: Whether the attempt holds one.
         is_in_thread: Whether a worker thread has begun with it.
-        given_up: The number of the last attempt that was given up while it ran.
+        run: The number of the attempt as no other attempt of the job has it, also after it
+            was queued anew by hand; what a call brings late is known by it.
+        given_up: The ``run`` of the last attempt that was given up while it ran.
+        is_loose: Whether it was queued anew by hand, so that lanes that still list it pass
+            over it.
         verdict: The outcome that was decided for the attempt while it runs.
         handle: The asyncio task that runs or awaits the attempt.
         timer: What happens by itself: the time is up, the wait is over.
@@ -99,7 +103,6 @@ class JobRecord(Job):
         "_id",
         "args",
         "attempt",
-        "began",
         "context",
         "error",
         "exception",
@@ -110,12 +113,14 @@ class JobRecord(Job):
         "has_slot",
         "home",
         "is_in_thread",
+        "is_loose",
         "kwargs",
         "lane",
         "logs",
         "message",
         "packed",
         "queued_at",
+        "run",
         "run_after",
         "started_at",
         "status",
@@ -128,7 +133,7 @@ class JobRecord(Job):
         "waiters",
     )
 
-    # One lock for all: an id is made once.
+    # One lock for all: an id is made once, and no waiter is lost.
     _naming = threading.Lock()
 
     def __init__(
@@ -159,15 +164,16 @@ class JobRecord(Job):
         self.message = ""
         self.logs: deque[LogLine] | None = None
         self.waiters: list[asyncio.Future[None]] | None = None
-        self.began = 0.0
         self.turn = 0
         self.has_slot = False
         self.is_in_thread = False
+        self.run = 0
         self.given_up = 0
+        self.is_loose = False
         self.verdict: Failed | Cancelled | None = None
         self.handle: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
-        self.lane: Line | None = None
+        self.lane: Follower | None = None
         self._id: str | None = None
 
     # What users see.
@@ -191,11 +197,15 @@ class JobRecord(Job):
         """Wait for the end and return the value, as `Job.result` says."""
         if self.finished_at is None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.waiters = [*(self.waiters or ()), waiter]
-            # It may have ended, on another thread's loop, between the look and the entry.
-            if self.finished_at is None:
-                await asyncio.wait((waiter,), timeout=timeout)
-            self.waiters = [other for other in self.waiters or () if other is not waiter]
+            with self._naming:
+                self.waiters = [*(self.waiters or ()), waiter]
+            try:
+                # It may have ended, on another thread's loop, between the look and the entry.
+                if self.finished_at is None:
+                    await asyncio.wait((waiter,), timeout=timeout)
+            finally:
+                with self._naming:
+                    self.waiters = [other for other in self.waiters if other is not waiter]
             if self.finished_at is None:
                 raise TimeoutError(
                     f"job {self.id} of task {self.task_name} is still {self.status} "
@@ -240,17 +250,25 @@ class JobRecord(Job):
         return self.task.options.retries + 1
 
     def begin(self) -> None:
-        """Note that an attempt's call begins."""
+        """Note that an attempt's call begins now."""
         self.status = _RUNNING
         self.started_at = time.time()
-        if self.home.hears_begins or self.task.options.timeout is not None:
-            self.home.began(self)
 
     def call(self) -> Any:
-        """Call the task's function, with this as the running job of the context."""
-        running.set(Attempt(self))
+        """Begin, and call the task's function."""
         self.begin()
+        return self.go_on(self.run)
+
+    def go_on(self, run: int) -> Any:
+        """Call the task's function, with this as the running job of the context."""
+        running.set(Attempt(self, run))
+        self.announce(run)
         return self.task.func(*self.args, **self.kwargs)
+
+    def announce(self, run: int) -> None:
+        """Tell of the begin, if anybody wants to know."""
+        if self.home.hears_begins or self.task.options.timeout is not None:
+            self.home.began(self, run)
 
     def own_context(self) -> Context:
         """Return a context for one attempt: that of its `add_task`, as it was then."""
@@ -277,24 +295,27 @@ class JobRecord(Job):
                 self.error = self.exception = self.traceback = None
         if self.waiters is not None:
             for waiter in self.waiters:
-                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+                with contextlib.suppress(RuntimeError):  # its loop is closed, and nobody waits
+                    waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
     def reopen(self) -> None:
         """Make a job that has ended a queued one again, with all its attempts ahead."""
         self.status = _QUEUED
-        self.attempt = self.given_up = self.turn = 0
-        self.finished_at = self.fraction = None
+        self.attempt = self.turn = 0
+        self.finished_at = self.run_after = self.verdict = self.fraction = None
+        self.is_loose = True
         self.message = ""
 
 
 class Attempt(CurrentJob):
     """The current job, as seen from an attempt in this process."""
 
-    __slots__ = ("attempt", "record")
+    __slots__ = ("attempt", "record", "run")
 
-    def __init__(self, record: JobRecord) -> None:
+    def __init__(self, record: JobRecord, run: int) -> None:
         self.record = record
         self.attempt = record.attempt
+        self.run = run
 
     @property
     def id(self) -> str:  # type: ignore[override] # read-only, as everything here
@@ -306,7 +327,7 @@ class Attempt(CurrentJob):
 
     @property
     def cancelled(self) -> bool:
-        return self.record.given_up >= self.attempt
+        return self.record.given_up >= self.run
 
     def report(self, fraction: float, message: str) -> None:
         if not self.cancelled:
@@ -335,9 +356,25 @@ def _is_ours(frames: TracebackType) -> bool:
 
 def describe_error(exception: BaseException) -> str:
     """Return an exception as one line, the way a traceback ends."""
-    text = str(exception).strip()
     name = type(exception).__qualname__
+    try:
+        text = str(exception).strip()
+    except Exception:
+        return f"{name}, whose words cannot be had"
     return f"{name}: {text.splitlines()[0]}" if text else name
+
+
+def forget_frames(exception: BaseException) -> None:
+    """Let go of the frames of an exception and of those behind it, and of their variables."""
+    seen: set[int] = set()
+    behind: list[BaseException | None] = [exception]
+    while behind:
+        one = behind.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            behind += [one.__cause__, one.__context__]
+            # Not by assignment, which a frozen dataclass of an exception refuses.
+            one.with_traceback(None)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import threading
 from collections import deque
@@ -37,6 +38,14 @@ class Registry:
         with self._lock:
             return self._keys.setdefault(key, record)
 
+    def free_key(self, record: JobRecord) -> None:
+        """Take the key of a job away, if it has one, so that another may have it."""
+        key = record.task.options.key
+        if key is not None:
+            with self._lock:
+                if self._keys.get(key) is record:
+                    del self._keys[key]
+
     def name(self, record: JobRecord) -> None:
         """Make a job known by its id."""
         self._named[record.id] = record
@@ -49,7 +58,8 @@ class Registry:
 
     def reopen(self, record: JobRecord) -> None:
         """Count a finished job among the unfinished ones again."""
-        self.finished.remove(record)
+        with contextlib.suppress(ValueError):  # forgotten by now, but somebody keeps it
+            self.finished.remove(record)
         self.ended[record.status] -= 1
         self.unfinished[record] = None
 
@@ -95,10 +105,7 @@ class Registry:
         self.finished = deque(
             (record for record in self.finished if record not in gone), maxlen=self._history
         )
-        with self._lock:
-            for record in doomed:
-                self._named.pop(record.id, None)
-                key = record.task.options.key
-                if key is not None and self._keys.get(key) is record:
-                    del self._keys[key]
+        for record in doomed:
+            self._named.pop(record.id, None)
+            self.free_key(record)
         return len(doomed)

@@ -231,7 +231,7 @@ class Runner:
         if found is None:
             # Test clients run every request on a loop of its own, and close it.
             for other in [known for known in self._schedulers if known.is_closed()]:
-                self._schedulers.pop(other).close()
+                self._schedulers.pop(other).abandon()
             found = Scheduler(self._limits, self._registry, self._threads, self._events)
             self._schedulers[loop] = found
         return found

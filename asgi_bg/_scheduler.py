@@ -22,7 +22,7 @@ from asgi_bg._execution.threads import ThreadPool
 from asgi_bg._job import Cancelled, Failed, JobStatus, Outcome, Retry, Succeeded, running
 from asgi_bg._lane import Lane
 from asgi_bg._logs import keep_logs
-from asgi_bg._record import NO_KEYWORDS, Attempt, JobRecord
+from asgi_bg._record import NO_KEYWORDS, Attempt, JobRecord, forget_frames
 from asgi_bg._registry import Registry
 from asgi_bg._retry import judge
 from asgi_bg._slots import Slots
@@ -74,7 +74,7 @@ class Scheduler:
         self._limits = limits
         self._registry = registry
         self._events = told
-        self._slots = Slots(limits.max_jobs, self._start, self._resume)
+        self._slots = Slots(limits.max_jobs, self._start, self._resume, self.loop.call_soon)
         self._coroutines = Coroutines(self.loop, self._settle)
         self._functions = Functions(self.loop, threads, self._settle)
         self._processes: ProcessPool | None = None
@@ -136,11 +136,12 @@ class Scheduler:
 
     def withdraw(self, record: JobRecord, reason: str) -> None:
         """End a job that was admitted and is not to run."""
+        self._registry.free_key(record)
         self._end_early(record, events.DROPPED, reason)
 
     def drop(self, records: list[JobRecord]) -> None:
         """End jobs that are not to run on their response, with one warning (M5)."""
-        dropped = [record for record in records if record.finished_at is None]
+        dropped = [r for r in records if r.finished_at is None and not r.is_loose]
         for record in dropped:
             self.withdraw(record, "dropped: its response did not end as its run_on asks")
         if dropped:
@@ -176,6 +177,7 @@ class Scheduler:
 
     def _start(self, record: JobRecord) -> None:
         record.attempt += 1
+        record.run += 1
         match record.task.place:
             case "loop":
                 outcome = self._coroutines.start(record, JobRecord.call)
@@ -196,14 +198,16 @@ class Scheduler:
     def _settle(self, record: JobRecord, outcome: Outcome) -> None:
         """Conclude an attempt that others have waited for, and tell them."""
         value: Any = outcome.value if type(outcome) is Succeeded else None
-        if inspect.iscoroutine(value):
+        if record.task.place == "thread" and inspect.iscoroutine(value):
             # As from `lambda: send(mail)` with an async `send`: its end is the job's.
             end = self._coroutines.start(record, go_on_with(value))
             if end is None:
                 return
             outcome = end
-        self._conclude(record, outcome)
-        self._leave(record)
+        try:
+            self._conclude(record, outcome)
+        finally:
+            self._leave(record)
 
     def _leave(self, record: JobRecord) -> None:
         """Tell the lane of a job, or else who drains, that it has ended or left."""
@@ -218,13 +222,15 @@ class Scheduler:
         if record.timer is not None:
             record.timer.cancel()
             record.timer = None
-        if type(outcome) is Succeeded:
-            record.value = outcome.value
-            self._end(record, _SUCCEEDED, events.SUCCEEDED)
-        else:
-            self._conclude_badly(record, outcome)
-        if record.has_slot:
-            self._slots.release(record)
+        try:
+            if type(outcome) is Succeeded:
+                record.value = outcome.value
+                self._end(record, _SUCCEEDED, events.SUCCEEDED)
+            else:
+                self._conclude_badly(record, outcome)
+        finally:
+            if record.has_slot:
+                self._slots.release(record)
 
     def _conclude_badly(self, record: JobRecord, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
@@ -285,14 +291,14 @@ class Scheduler:
 
     # What jobs tell, from any thread.
 
-    def began(self, record: JobRecord) -> None:
+    def began(self, record: JobRecord, run: int) -> None:
         """Tell that an attempt has begun, and give it its time."""
         if self._events.handlers:
             self._events.emit(events.STARTED, record)
         timeout = record.task.options.timeout or self._limits.timeout
         if timeout is not None:
             end = time.monotonic() + timeout
-            self.call(partial(self._limit_time, record, record.attempt, timeout, end))
+            self.call(partial(self._limit_time, record, run, timeout, end))
 
     def progressed(self, record: JobRecord) -> None:
         """Tell how far a job is."""
@@ -302,8 +308,8 @@ class Scheduler:
         """Make a job known by its id."""
         self._registry.name(record)
 
-    def _limit_time(self, record: JobRecord, attempt: int, timeout: float, end: float) -> None:
-        if record.attempt != attempt or record.status is not _RUNNING:
+    def _limit_time(self, record: JobRecord, run: int, timeout: float, end: float) -> None:
+        if record.run != run or record.status is not _RUNNING:
             return  # it was quicker than this call
         error = TimeoutError(f"task {record.task_name} took longer than {timeout} seconds")
         verdict = Failed(error, f"TimeoutError: {error}\n")
@@ -328,16 +334,17 @@ class Scheduler:
             record.timer.cancel()
             record.timer = None
         self._end_early(record, events.CANCELLED, reason)
-        if record.lane is not None or record.turn or record.attempt:
+        is_held = record.lane is not None or record.turn > 0 or record.attempt > 0
+        if record.turn:
+            self._slots.forget(record)
+        if is_held:
             self._leave(record)
 
     def _give_up(self, record: JobRecord, verdict: Failed | Cancelled) -> None:
         """End the attempt under way early, with this outcome (R5)."""
-        if record.verdict is not None:
-            return
         record.verdict = verdict
         if record.handle is not None:
-            record.given_up = record.attempt
+            record.given_up = record.run
             record.handle.cancel()
             return
         if self._functions.give_up(record):
@@ -370,7 +377,11 @@ class Scheduler:
             self._functions.collect()
             ready, self._ready = self._ready, []
             for lane in ready:
-                lane.pump()
+                try:
+                    lane.pump()
+                except Exception:
+                    # A fault of ours must not become one of the request that comes by here.
+                    logger.exception("starting the jobs of a request failed")
             self.release()
 
     def hold(self) -> None:
@@ -405,6 +416,15 @@ class Scheduler:
             self._cancel(record, reason)
         if self._coroutines.running:
             await asyncio.wait(tuple(self._coroutines.running), timeout=CANCEL_GRACE)
+
+    def abandon(self) -> None:
+        """End all jobs of a loop that was closed: nothing will run them any more."""
+        lost = self.unfinished()
+        for record in lost:
+            self._end_early(record, events.CANCELLED, "its event loop was closed")
+        if lost:
+            log_unfinished(lost, "their event loop was closed")
+        self.close()
 
     def unfinished(self) -> list[JobRecord]:
         """All jobs admitted here that have not ended, oldest first."""
@@ -443,7 +463,7 @@ def go_on_with(value: Any) -> Callable[[JobRecord], Awaitable[Any]]:
     """Go on with what a plain function has returned, in the same attempt."""
 
     def call(record: JobRecord) -> Awaitable[Any]:
-        running.set(Attempt(record))
+        running.set(Attempt(record, record.run))
         work: Awaitable[Any] = value
         return work
 
@@ -470,11 +490,12 @@ def name_all(records: list[JobRecord]) -> str:
     return f"{named} and {more} more" if more > 0 else named
 
 
-def log_unfinished(records: list[JobRecord]) -> None:
-    """Log which jobs a shutdown has to cancel (R6)."""
+def log_unfinished(records: list[JobRecord], when: str = "the runner was closed") -> None:
+    """Log which jobs have to be cancelled (R6)."""
     logger.error(
-        "%d job(s) were not done when the runner was closed, and are cancelled: %s",
+        "%d job(s) were not done when %s, and are cancelled: %s",
         len(records),
+        when,
         name_all(records),
     )
 
@@ -491,4 +512,4 @@ def log_failure(record: JobRecord, exception: BaseException) -> None:
         extra=extras(record),
     )
     # The text is kept; the frames would keep alive all that the task's variables hold.
-    exception.__traceback__ = None
+    forget_frames(exception)

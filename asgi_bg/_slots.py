@@ -8,6 +8,9 @@ from itertools import count
 
 from asgi_bg._record import JobRecord
 
+TURN = 100
+"""After how many jobs that were resumed in a row others have the event loop."""
+
 
 class Line:
     """Jobs that wait: of higher priority first, then older."""
@@ -47,6 +50,7 @@ class Slots:
         limit: How many.
         start: Called with a job that gets one when it asks.
         resume: Called with a job that gets one after it has waited.
+        later: Called with a function that is to be called at the loop's next turn.
 
     Attributes:
         used: How many are taken.
@@ -57,11 +61,13 @@ class Slots:
         limit: int,
         start: Callable[[JobRecord], None],
         resume: Callable[[JobRecord], None],
+        later: Callable[[Callable[[], None]], object],
     ) -> None:
         self.used = 0
         self._limit = limit
         self._start = start
         self._resume = resume
+        self._later = later
         self._waiting = Line()
         self._tasks: dict[str, _TaskSlots] = {}
         self._turns = count(1)
@@ -101,13 +107,24 @@ class Slots:
         record.turn = 0
         self.used -= 1
         if record.task.options.concurrency is not None:
-            self._release_task(record.task_name)
+            self._tasks[record.task_name].used -= 1
+            self._call_next(record.task_name)
         if len(self._waiting) and not self._is_refilling:
             self._refill()
 
-    def _release_task(self, name: str) -> None:
-        bound = self._tasks[name]
-        bound.used -= 1
+    def forget(self, record: JobRecord) -> None:
+        """Let a job go that waits and was cancelled; another of its task may be next."""
+        record.turn = 0
+        if record.task.options.concurrency is not None:
+            self._call_next(record.task_name)
+            if len(self._waiting) and not self._is_refilling:
+                self._refill()
+
+    def _call_next(self, name: str) -> None:
+        """Let the next job of a task into the line for one of all slots."""
+        bound = self._tasks.get(name)
+        if bound is None:
+            return
         waiter = bound.waiting.next()
         if waiter is not None:
             self._waiting.add(waiter)
@@ -118,10 +135,11 @@ class Slots:
         # Jobs that end while they are resumed come back here: this loop serves them too.
         self._is_refilling = True
         try:
-            while self.used < self._limit:
-                waiter = self._waiting.next()
+            for _ in range(TURN):
+                waiter = self._waiting.next() if self.used < self._limit else None
                 if waiter is None:
-                    break
+                    return
                 self._claim(waiter, self._resume)
+            self._later(self._refill)
         finally:
             self._is_refilling = False

@@ -112,7 +112,9 @@ class Events:
         for handler in self.handlers:
             try:
                 handler(event)
-            except Exception:
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
                 logger.exception(
                     "a subscriber of job events failed: %r on %s of job %s of task %s",
                     handler,

@@ -101,7 +101,8 @@ class BackgroundTaskMiddleware:
             is_dropped = True
             raise
         finally:
-            collecting.reset(token)
+            if not is_dropped:  # or this is not the context that it was set in
+                collecting.reset(token)
             if outer is not None:
                 scope[SCOPE_KEY] = outer
             lane = None
@@ -129,7 +130,15 @@ class _Exchange(Response):
             returned.
     """
 
-    __slots__ = ("_is_awaited", "_lane", "_middleware", "_scheduler", "_tasks", "has_left")
+    __slots__ = (
+        "_is_awaited",
+        "_is_over",
+        "_lane",
+        "_middleware",
+        "_scheduler",
+        "_tasks",
+        "has_left",
+    )
 
     def __init__(
         self,
@@ -148,7 +157,7 @@ class _Exchange(Response):
         self._tasks = tasks
         self._scheduler = scheduler
         self._middleware = middleware
-        self._is_awaited = False
+        self._is_awaited = self._is_over = False
         self._lane: Lane | None = None
         self.has_left = False
         tasks.listener = self
@@ -164,13 +173,13 @@ class _Exchange(Response):
         self._await_return()
 
     def _await_return(self) -> None:
-        if not self._is_awaited and self._lane is None:
+        if not (self._is_awaited or self._is_over):
             self._is_awaited = True
             self._scheduler.returns.add(self)
 
     def expire(self) -> None:
         """Start the jobs of an app that has not returned in time (M4)."""
-        if self.ended and self._lane is None:
+        if self.ended and self._lane is None and not self._is_over:
             self.has_left = True
             self._middleware.serving.count -= 1
             self._lane = self._open_lane()
@@ -178,6 +187,7 @@ class _Exchange(Response):
 
     def hand_over(self) -> Lane:
         """Hand the jobs over, now that the app has returned."""
+        self._is_over = True
         lane, self._lane = self._lane, None
         if lane is None:
             self._tasks.listener = None

@@ -18,6 +18,7 @@ import msgspec
 
 from asgi_bg._job import CurrentJob, LogLine, running
 from asgi_bg._logs import MESSAGE_LIMIT, keep_logs
+from asgi_bg._record import describe_error
 from asgi_bg._task import Task
 
 
@@ -25,7 +26,7 @@ class Report(msgspec.Struct, frozen=True):
     """What a call tells while it runs: its progress, a log line, or else that it begins."""
 
     id: str
-    attempt: int
+    run: int
     fraction: float | None = None
     message: str = ""
     line: LogLine | None = None
@@ -48,7 +49,7 @@ def resolve(name: str) -> Any:
     return found
 
 
-def call_packed(packed: bytes, job: tuple[str, str, int], address: str | None) -> CallEnd:
+def call_packed(packed: bytes, job: tuple[str, str, int, int], address: str | None) -> CallEnd:
     """Make a call packed by the parent process; never raises.
 
     ``packed`` comes through a pipe from the process that started this one, so unpickling
@@ -92,25 +93,28 @@ def _portable(exc: BaseException) -> BaseException:
     try:
         pickle.loads(pickle.dumps(exc))  # noqa: S301 - what it itself has just made
     except Exception:
-        return RuntimeError(f"{type(exc).__qualname__}: {exc}")
+        return RuntimeError(describe_error(exc))
     return exc
 
 
 class _ChildJob(CurrentJob):
     """The current job as seen from a worker process; reports go to the parent's socket."""
 
-    __slots__ = ("_socket", "attempt", "id", "task_name")
+    __slots__ = ("_run", "_socket", "attempt", "id", "task_name")
 
-    def __init__(self, id: str, task_name: str, attempt: int, address: str | None) -> None:
+    def __init__(
+        self, id: str, task_name: str, attempt: int, run: int, address: str | None
+    ) -> None:
         self.id = id
         self.task_name = task_name
         self.attempt = attempt
+        self._run = run
         self._socket: socket.socket | None = None
         if address is not None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             with contextlib.suppress(OSError):
                 self._socket.connect(address)
-            self._tell(Report(id, attempt))
+            self._tell(Report(id, run))
 
     @property
     def cancelled(self) -> bool:
@@ -125,11 +129,11 @@ class _ChildJob(CurrentJob):
 
     def report(self, fraction: float, message: str) -> None:
         """Tell the parent; when it no longer listens, nobody is there to know."""
-        self._tell(Report(self.id, self.attempt, fraction, message[:MESSAGE_LIMIT]))
+        self._tell(Report(self.id, self._run, fraction, message[:MESSAGE_LIMIT]))
 
     def keep(self, line: LogLine) -> None:
         """Tell the parent."""
-        self._tell(Report(self.id, self.attempt, line=line))
+        self._tell(Report(self.id, self._run, line=line))
 
     def _tell(self, report: Report) -> None:
         if self._socket is not None:

@@ -39,7 +39,7 @@ class Reports:
         """Listen for a job's attempt, and give the address; None without such sockets."""
         if self._socket is None and hasattr(socket, "AF_UNIX"):
             self._open()
-        key = (attempt.id, attempt.attempt)
+        key = (attempt.id, attempt.run)
         self._attempts[key] = attempt
         try:
             yield None if self._directory is None else str(self._directory / "reports")
@@ -67,7 +67,7 @@ class Reports:
                 logger.warning("a worker process sent a report that is none: %.100r", data)
 
     def _deliver(self, report: Report) -> None:
-        attempt = self._attempts.get((report.id, report.attempt))
+        attempt = self._attempts.get((report.id, report.run))
         if attempt is None:
             return
         if report.line is not None:
@@ -76,6 +76,7 @@ class Reports:
             attempt.report(report.fraction, report.message)
         else:
             attempt.record.begin()
+            attempt.record.announce(attempt.run)
 
     def close(self) -> None:
         """Stop to listen, and remove the socket."""

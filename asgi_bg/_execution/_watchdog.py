@@ -47,7 +47,10 @@ class Watchdog:
         """Begin to watch; to be called from the loop when a job starts and nobody is awake."""
         if not self._is_closed.is_set():
             self.is_awake = True
-            threading.Thread(target=self._watch, name="asgi_bg watchdog", daemon=True).start()
+            try:
+                threading.Thread(target=self._watch, name="asgi_bg watchdog", daemon=True).start()
+            except RuntimeError:
+                self.is_awake = False  # no thread to be had; the jobs matter more
 
     def close(self) -> None:
         """Watch no more."""

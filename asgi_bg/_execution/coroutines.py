@@ -45,7 +45,7 @@ class Coroutines:
         """
         if self.stepping is not None:
             # A job starts another: not within its own step, or they could nest for ever.
-            self.loop.call_soon(self._start_later, record, call)
+            self.loop.call_soon(self._start_later, record, record.run, call)
             return None
         if not self._watchdog.is_awake:
             self._watchdog.wake()
@@ -75,7 +75,9 @@ class Coroutines:
             record.handle = None
         return outcome
 
-    def _start_later(self, record: JobRecord, call: Call) -> None:
+    def _start_later(self, record: JobRecord, run: int, call: Call) -> None:
+        if record.finished_at is not None or record.run != run:
+            return  # cancelled in the meantime
         outcome = self.start(record, call)
         if outcome is not None:
             self.settle(record, outcome)
@@ -88,9 +90,9 @@ class Coroutines:
 
     def close(self) -> None:
         """Let the spare carrier end, and watch no more."""
-        if self._spare is not None:
+        if self._spare is not None and not self.loop.is_closed():
             self._spare.task.cancel()
-            self._spare = None
+        self._spare = None
         self._watchdog.close()
 
 

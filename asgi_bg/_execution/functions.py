@@ -38,19 +38,23 @@ class Functions:
     def start(self, record: JobRecord) -> None:
         """Call the job's function in a worker thread, in the context of its `add_task`."""
         record.is_in_thread = False
-        self._threads.submit((self._token, self._run, record, record.attempt))
+        try:
+            self._threads.submit((self._token, self._run, record, record.run))
+        except RuntimeError as exc:  # no thread could be started, and there is none
+            self._loop.call_soon(self._settle, record, failure_of(exc))
 
-    def _run(self, record: JobRecord, attempt: int) -> None:
+    def _run(self, record: JobRecord, run: int) -> None:
         with self._lock:
-            if record.given_up >= attempt or record.attempt != attempt:
+            if record.given_up >= run or record.run != run:
                 return
             record.is_in_thread = True
+            record.begin()
         value = failure = None
         try:
-            value = record.own_context().run(record.call)
+            value = record.own_context().run(record.go_on, run)
         except BaseException as exc:
             failure = failure_of(exc)
-        self._returned.append((record, attempt, value, failure))
+        self._returned.append((record, run, value, failure))
         # One wake-up of the loop brings it all outcomes that have come by then.
         if not self._is_collecting:
             self._is_collecting = True
@@ -58,13 +62,15 @@ class Functions:
                 self._loop.call_soon_threadsafe(self.collect)
             except RuntimeError:
                 logger.debug("an event loop was closed before its jobs had all returned")
+                if record.given_up >= run:
+                    self._threads.recover()
 
     def collect(self) -> None:
         """Settle the jobs whose functions have returned by now."""
         self._is_collecting = False
         while self._returned:
-            record, attempt, value, failure = self._returned.popleft()
-            if record.given_up >= attempt or record.attempt != attempt:
+            record, run, value, failure = self._returned.popleft()
+            if record.given_up >= run or record.run != run:
                 self._threads.recover()
             else:
                 self._settle(record, failure or Succeeded(value))
@@ -75,7 +81,7 @@ class Functions:
         Another thread may then take the place of the one that cannot be stopped.
         """
         with self._lock:
-            record.given_up = record.attempt
+            record.given_up = record.run
             is_under_way = record.is_in_thread
         if is_under_way:
             self._threads.abandon()

@@ -49,16 +49,17 @@ class ProcessPool:
         """
         packed = record.packed
         assert packed is not None  # noqa: S101 - admission packs the calls of such tasks
-        job = (record.id, record.task_name, record.attempt)
+        job = (record.id, record.task_name, record.attempt, record.run)
         async with self._limiter:
             if self._portal is None:
                 self._portal = _start_portal()
             # Shielded, as others may wait for it as well.
             portal = await asyncio.shield(asyncio.wrap_future(self._portal))
-            with self._reports.of(Attempt(record)) as address:
+            with self._reports.of(Attempt(record, record.run)) as address:
                 if address is None:
                     # Nobody will tell when the process is up and the call begins.
                     record.begin()
+                    record.announce(record.run)
                 end = await asyncio.wrap_future(portal.start_task_soon(_call, packed, job, address))
         if end.exception is not None:
             raise end.exception from _RemoteTraceback(end.traceback)
@@ -110,7 +111,7 @@ def _stop_portal(started: Future[anyio.from_thread.BlockingPortal]) -> None:
     portal.start_task_soon(portal.stop, True)
 
 
-async def _call(packed: bytes, job: tuple[str, str, int], address: str | None) -> CallEnd:
+async def _call(packed: bytes, job: tuple[str, str, int, int], address: str | None) -> CallEnd:
     """Make a call in a process of the pool; runs on the pool's own loop."""
     try:
         return await anyio.to_process.run_sync(

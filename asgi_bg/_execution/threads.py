@@ -9,6 +9,7 @@ jobs that block still find up to ``limit`` threads.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -48,10 +49,19 @@ class ThreadPool:
         return self._alive
 
     def submit(self, work: Work) -> None:
-        """Queue a call, from any thread; calls start in the order submitted."""
+        """Queue a call, from any thread; calls start in the order submitted.
+
+        Raises:
+            RuntimeError: There is no thread, and the system lets none be started.
+        """
         with self._lock:
             self._queue.append(work)
-            self._wake_one()
+            try:
+                self._wake_one()
+            except RuntimeError:
+                if not self._alive:
+                    self._queue.remove(work)
+                    raise
 
     def abandon(self) -> None:
         """Give up on one busy thread: another may take its place.
@@ -62,7 +72,8 @@ class ThreadPool:
         with self._lock:
             self._abandoned += 1
             if self._queue:
-                self._wake_one()
+                with contextlib.suppress(RuntimeError):
+                    self._wake_one()
 
     def recover(self) -> None:
         """Take back an `abandon`: that thread has returned after all."""
@@ -82,9 +93,9 @@ class ThreadPool:
             self._is_waking = True
             self._idle.pop().wake()
         elif self._alive < self.limit + min(self._abandoned, self.limit):
+            _Worker(self).start()
             self._is_waking = True
             self._alive += 1
-            _Worker(self).start()
 
     def next_work(self, worker: _Worker, *, is_woken: bool) -> Work | None:
         """Return the next call, or note that the worker is idle and return None."""
@@ -96,7 +107,8 @@ class ThreadPool:
                 return None
             work = self._queue.popleft()
             if self._queue:
-                self._wake_one()
+                with contextlib.suppress(RuntimeError):  # fewer threads, then
+                    self._wake_one()
             return work
 
     def leave(self, worker: _Worker) -> bool:
