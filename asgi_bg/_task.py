@@ -234,8 +234,8 @@ class Task(Generic[P, R]):
                 ``delay``, seconds to wait before the job may start;
                 ``run_at``, a `datetime` with a time zone before which it may not start;
                 ``key``, a string: while a job with that key is unfinished, or among the
-                finished jobs still remembered, ``add_task`` adds nothing and returns that
-                job (J6).
+                finished jobs still remembered, failed ones too, ``add_task`` adds nothing
+                and returns that job (J6). A job that its response drops has no key any more.
 
         Raises:
             TypeError, ValueError: An option does not exist, or its value does not fit.
