@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import Annotated, TypeAlias
 
 from asgi_bg import _collector
-from asgi_bg.starlette import get_runner, init_app, tasks_from
 
 try:
     from fastapi import Depends
@@ -21,6 +20,8 @@ except ImportError as exc:
     raise ImportError(
         "asgi_bg.fastapi needs FastAPI; install it with: pip install 'asgi_bg[fastapi]'"
     ) from exc
+
+from asgi_bg.starlette import get_runner, init_app, tasks_from
 
 __all__ = ["BackgroundTasks", "get_runner", "init_app", "tasks_from"]
 
