@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asgi_bg._job import Failed, Retry
-from asgi_bg._task import Options
+from asgi_bg._options import Options
 
 
 def backoff(attempt: int, *, base: float, cap: float, draw: float) -> float:

@@ -14,9 +14,11 @@ from asgi_bg._collector import BackgroundTasks, collecting
 from asgi_bg._execution.threads import ThreadPool
 from asgi_bg._job import Job, JobInfo, JobStatus
 from asgi_bg._lane import Lane
+from asgi_bg._messages import log_unfinished
+from asgi_bg._options import check_count, check_seconds
 from asgi_bg._registry import Registry
-from asgi_bg._scheduler import Limits, Scheduler, log_unfinished
-from asgi_bg._task import P, check_count, check_seconds
+from asgi_bg._scheduler import Limits, Scheduler
+from asgi_bg._task import P
 from asgi_bg.events import EventHandler, Events
 
 if TYPE_CHECKING:

@@ -9,20 +9,21 @@ import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgi_bg import events
 from asgi_bg._deadlines import Deadlines
-from asgi_bg._execution.coroutines import Coroutines
+from asgi_bg._execution.coroutines import Coroutines, go_on_with
 from asgi_bg._execution.functions import Functions
 from asgi_bg._execution.threads import ThreadPool
-from asgi_bg._job import Cancelled, Failed, JobStatus, Outcome, Retry, Succeeded, running
+from asgi_bg._job import Cancelled, Failed, JobStatus, Outcome, Retry, Succeeded
 from asgi_bg._lane import Lane
 from asgi_bg._logs import keep_logs
-from asgi_bg._record import NO_KEYWORDS, Attempt, JobRecord, forget_frames
+from asgi_bg._messages import extras, log_failure, log_unfinished, name_all
+from asgi_bg._record import NO_KEYWORDS, JobRecord
 from asgi_bg._registry import Registry
 from asgi_bg._retry import judge
 from asgi_bg._slots import Slots
@@ -459,57 +460,5 @@ class Scheduler:
             logger.debug("an event loop was closed before its jobs had all returned")
 
 
-def go_on_with(value: Any) -> Callable[[JobRecord], Awaitable[Any]]:
-    """Go on with what a plain function has returned, in the same attempt."""
-
-    def call(record: JobRecord) -> Awaitable[Any]:
-        running.set(Attempt(record, record.run))
-        work: Awaitable[Any] = value
-        return work
-
-    return call
-
-
 def _raise(exception: BaseException) -> None:
     raise exception
-
-
-def extras(record: JobRecord) -> dict[str, object]:
-    """The structured extras of every log record about a job."""
-    return {
-        "asgi_bg_job_id": record.id,
-        "asgi_bg_task": record.task_name,
-        "asgi_bg_attempt": record.attempt,
-    }
-
-
-def name_all(records: list[JobRecord]) -> str:
-    """Name jobs for a log message, the first twenty of them."""
-    named = ", ".join(f"{record.task_name} ({record.id})" for record in records[:20])
-    more = len(records) - 20
-    return f"{named} and {more} more" if more > 0 else named
-
-
-def log_unfinished(records: list[JobRecord], when: str = "the runner was closed") -> None:
-    """Log which jobs have to be cancelled (R6)."""
-    logger.error(
-        "%d job(s) were not done when %s, and are cancelled: %s",
-        len(records),
-        when,
-        name_all(records),
-    )
-
-
-def log_failure(record: JobRecord, exception: BaseException) -> None:
-    """Log a job's failure, once and with its traceback (R3)."""
-    logger.error(
-        "task %s failed in attempt %d of %d (job %s)",
-        record.task_name,
-        record.attempt,
-        record.max_attempts,
-        record.id,
-        exc_info=(type(exception), exception, exception.__traceback__),
-        extra=extras(record),
-    )
-    # The text is kept; the frames would keep alive all that the task's variables hold.
-    forget_frames(exception)

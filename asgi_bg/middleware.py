@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 from asgi_bg._collector import SCOPE_KEY, BackgroundTasks, collecting
 from asgi_bg._lane import Gate, Lane
 from asgi_bg._lifespan import Lifespan, Serving
+from asgi_bg._options import check_run_on
 from asgi_bg._response import ENDED, FAILED, SUCCEEDED, Response
 from asgi_bg._runner import Runner, RunnerOptions
 from asgi_bg._scheduler import Scheduler
-from asgi_bg._task import check_run_on
 from asgi_bg._types import AnyASGIApp, ASGIApp, Receive, RunOn, Scope, Send
 
 if TYPE_CHECKING:

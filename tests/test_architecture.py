@@ -12,8 +12,10 @@ ROOT = Path(__file__).parent.parent / "asgi_bg"
 # From the foundation up; a module may import from the levels before its own.
 LEVELS = [
     {"_types", "exceptions", "_ids", "_deadlines"},
-    {"_task", "_job"},
-    {"_logs", "_retry", "_record"},
+    {"_options", "_job"},
+    {"_task", "_logs", "_retry"},
+    {"_record"},
+    {"_messages"},
     {"events", "_registry", "_slots", "_collector", "_response"},
     {"_execution", "_execution.threads", "_execution._watchdog", "_execution._child", "_lane"},
     {"_execution._reports", "_execution.functions", "_execution.coroutines"},

@@ -9,6 +9,7 @@ import threading
 from types import FrameType
 from typing import Protocol
 
+from asgi_bg._messages import extras
 from asgi_bg._record import JobRecord
 
 logger = logging.getLogger("asgi_bg")
@@ -100,7 +101,7 @@ class Watchdog:
             BLOCKED_AFTER,
             _place_of(frame),
             record.id,
-            extra={"asgi_bg_job_id": record.id, "asgi_bg_task": record.task_name},
+            extra=extras(record),
         )
 
 
