@@ -39,6 +39,24 @@ class RunnerOptions(TypedDict, total=False):
     on_event: EventHandler | Iterable[EventHandler]
 
 
+def runner_from(runner: Runner | None, options: RunnerOptions) -> Runner:
+    """Return the runner that is given, or one made with the options; for who takes either.
+
+    Raises:
+        TypeError: Both are given, or it is no runner.
+    """
+    if runner is None:
+        return Runner(**options)
+    if options:
+        raise TypeError(
+            f"give either runner= or its options, got both: {', '.join(options)}; "
+            "pass the options to the Runner"
+        )
+    if not isinstance(runner, Runner):
+        raise TypeError(f"runner must be an asgi_bg.Runner, got {runner!r}")
+    return runner
+
+
 class RunnerStats(TypedDict):
     """What `Runner.stats` counts.
 

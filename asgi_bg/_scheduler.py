@@ -361,9 +361,8 @@ class Scheduler:
     def soon(self, lane: Lane) -> None:
         """Start the jobs of a lane, together with those of some others.
 
-        The jobs of several requests in a row find the processor's caches warm, and take
-        little more than half the time. Of too many, what they hold until then would set
-        off the garbage collector.
+        The jobs of several requests in a row find the processor's caches warm. Of too many,
+        what they hold until then would set off the garbage collector.
         """
         if not self._ready:
             self.hold()

@@ -9,7 +9,7 @@ from asgi_bg._lane import Gate, Lane
 from asgi_bg._lifespan import Lifespan, Serving
 from asgi_bg._options import check_run_on
 from asgi_bg._response import ENDED, FAILED, SUCCEEDED, Response
-from asgi_bg._runner import Runner, RunnerOptions
+from asgi_bg._runner import Runner, RunnerOptions, runner_from
 from asgi_bg._scheduler import Scheduler
 from asgi_bg._types import AnyASGIApp, ASGIApp, Receive, RunOn, Scope, Send
 
@@ -59,16 +59,9 @@ class BackgroundTaskMiddleware:
     ) -> None:
         if not callable(app):
             raise TypeError(f"app must be an ASGI application, got {app!r}")
-        if runner is not None and runner_options:
-            raise TypeError(
-                f"give either runner= or its options, got both: {', '.join(runner_options)}; "
-                "pass the options to the Runner"
-            )
-        if runner is not None and not isinstance(runner, Runner):
-            raise TypeError(f"runner must be an asgi_bg.Runner, got {runner!r}")
         check_run_on(run_on)
         self.app = cast("ASGIApp", app)
-        self.runner = Runner(**runner_options) if runner is None else runner
+        self.runner = runner_from(runner, runner_options)
         self.gates: dict[frozenset[RunOn], Gate] = {
             permitted: (permitted, run_on) for permitted in (FAILED, ENDED, SUCCEEDED)
         }

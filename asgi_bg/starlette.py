@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgi_bg import _collector
 from asgi_bg._job import Job
-from asgi_bg._runner import Runner, RunnerOptions
+from asgi_bg._runner import Runner, RunnerOptions, runner_from
 from asgi_bg._task import P
 from asgi_bg._types import RunOn
 from asgi_bg.exceptions import MiddlewareNotInstalled
@@ -47,12 +47,7 @@ def init_app(
         run_on: Which responses run their jobs; see `BackgroundTaskMiddleware`.
         **runner_options: The arguments of the `Runner` that is made.
     """
-    if runner is None:
-        runner = Runner(**runner_options)
-    elif runner_options:
-        raise TypeError(
-            f"give either runner= or its options, got both: {', '.join(runner_options)}"
-        )
+    runner = runner_from(runner, runner_options)
     app.add_middleware(BackgroundTaskMiddleware, runner=runner, run_on=run_on)
     app.state.asgi_bg_runner = runner
     return runner
