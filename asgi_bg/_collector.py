@@ -28,11 +28,12 @@ class JobQueue(Protocol):
 
     def admit(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[JobRecord, bool]:
-        """Return a new job, or the one that has the task's key already and False.
+    ) -> JobRecord | Job:
+        """Return a new job's record, or else the job that has the task's key already.
 
         Raises:
             QueueFull: There are too many.
+            NotSerializable: It is to be kept or sent elsewhere, and an argument cannot be.
         """
         ...
 
@@ -58,17 +59,22 @@ class BackgroundTasks:
 
     Attributes:
         pending: The records of those jobs, or None if there are none; for the middleware.
+        unsaved: Those of them that are to be kept in a journal, which has not been told of
+            them yet; or None.
+        former: The id of the last job that it has been told of.
         listener: Told of every further job, from any thread, once somebody runs them.
     """
 
     # One lock for all: it is held for a few operations, and saves every request one.
     _lock = threading.Lock()
 
-    __slots__ = ("_queue", "_sealed", "listener", "pending")
+    __slots__ = ("_queue", "_sealed", "former", "listener", "pending", "unsaved")
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self.pending: list[JobRecord] | None = None
+        self.unsaved: list[JobRecord] | None = None
+        self.former: str | None = None
         self._sealed = False
         self.listener: Listener | None = None
 
@@ -100,7 +106,8 @@ class BackgroundTasks:
 
         Raises:
             TypeError: It is no callable, or cannot be called with these arguments.
-            NotSerializable: It is to run in another process, and an argument cannot go there.
+            NotSerializable: It is to be kept in a journal or to run in another process, and
+                an argument cannot be written down (J7).
             QueueFull: ``max_queued`` jobs wait already (R8).
             ResponseEnded: The jobs of this request have all been run.
         """
@@ -108,18 +115,23 @@ class BackgroundTasks:
         task.check_call(args, kwargs)
         if self._sealed:
             raise self._refusal(task)
-        record, is_new = self._queue.admit(task, args, kwargs)
-        if not is_new:
+        record = self._queue.admit(task, args, kwargs)
+        if not isinstance(record, JobRecord) or not record.is_new:
             return record
+        record.is_new = False
         is_late = False
         with self._lock:
             if self.pending is None:
                 self.pending = [record]
             else:
                 self.pending.append(record)
+            if record.kept is not None:
+                self.unsaved = [*(self.unsaved or ()), record]
             # Only now, as `seal` looks the other way round: it seals, and then looks here.
             if self._sealed:
                 self.pending = self.pending[:-1] or None
+                if record.kept is not None:
+                    self.unsaved = (self.unsaved or [])[:-1] or None
                 is_late = True
         if is_late:
             refusal = self._refusal(task)
@@ -144,6 +156,12 @@ class BackgroundTasks:
         with self._lock:
             taken, self.pending = self.pending, None
         return taken
+
+    def take_unsaved(self) -> list[JobRecord]:
+        """Take up the jobs that the journal is to be told of."""
+        with self._lock:
+            taken, self.unsaved = self.unsaved, None
+        return taken or []
 
     def seal(self) -> bool:
         """Take no more, if none waits; return whether that was so."""

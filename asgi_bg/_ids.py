@@ -20,3 +20,8 @@ def new_id(at: float) -> str:
     tick = int(at * 4_096_000)
     random = int.from_bytes(os.urandom(8), "big") >> 2
     return f"{(tick >> 12) << 80 | 7 << 76 | (tick & 0xFFF) << 64 | 2 << 62 | random:032x}"
+
+
+def first_id(at: float) -> str:
+    """Return the id that sorts before all that were made at that instant or later."""
+    return f"{int(at * 4_096_000) >> 12:012x}"

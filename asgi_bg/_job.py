@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -90,7 +90,7 @@ class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
     logs: tuple[LogLine, ...]
 
 
-# How an attempt ended: one of these four values, read in one place, `_scheduler`.
+# How an attempt ended: one of these five values, read in one place, `_scheduler`.
 
 
 class Succeeded(msgspec.Struct, frozen=True):
@@ -119,7 +119,13 @@ class Cancelled(msgspec.Struct, frozen=True):
     reason: str
 
 
-Outcome: TypeAlias = Succeeded | Failed | Retry | Cancelled
+class Interrupted(msgspec.Struct, frozen=True):
+    """This process goes on without it; it waits in the journal for another attempt."""
+
+    reason: str
+
+
+Outcome: TypeAlias = Succeeded | Failed | Retry | Cancelled | Interrupted
 
 
 class Job(ABC):
@@ -161,6 +167,11 @@ class Job(ABC):
 
     def __repr__(self) -> str:
         return f"<Job {self.id} of {self.task_name}>"
+
+
+def as_instant(seconds: float) -> datetime:
+    """Return seconds since the epoch as an instant in UTC."""
+    return datetime.fromtimestamp(seconds, timezone.utc)
 
 
 class CurrentJob(ABC):

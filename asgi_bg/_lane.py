@@ -27,6 +27,10 @@ class Dispatcher(Protocol):
         """End jobs that are not to run on this response (M5)."""
         ...
 
+    def save_late(self, tasks: BackgroundTasks) -> None:
+        """Have jobs kept for which no response waits."""
+        ...
+
     def call(self, function: Callable[[], None]) -> None:
         """Call a function in the loop's thread: here and now, or soon."""
         ...
@@ -174,6 +178,8 @@ class Lane:
             gone = set(unwanted)
             taken = [record for record in taken if record not in gone]
             self._dispatcher.drop(unwanted)
+        if self._tasks.unsaved is not None:
+            self._dispatcher.save_late(self._tasks)
         taken.reverse()
         return taken
 

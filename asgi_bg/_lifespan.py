@@ -127,7 +127,7 @@ class Lifespan:
                 self._serving.count,
                 self._runner.drain_timeout,
             )
-        await self._runner.drain(self._time_left())
+        await self._runner.finish_held(self._time_left())
         # Now, and not after the app has closed what they may be using.
         await self._runner.cancel_all()
 

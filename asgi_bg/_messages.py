@@ -26,13 +26,23 @@ def name_all(records: list[JobRecord]) -> str:
 
 
 def log_unfinished(records: list[JobRecord], when: str = "the runner was closed") -> None:
-    """Log which jobs have to be cancelled (R6)."""
-    logger.error(
-        "%d job(s) were not done when %s, and are cancelled: %s",
-        len(records),
-        when,
-        name_all(records),
-    )
+    """Log which jobs have to be cancelled, and which stay queued in the journal (R6)."""
+    kept = [record for record in records if record.kept is not None and record.kept.is_told]
+    gone = [record for record in records if record not in set(kept)]
+    if gone:
+        logger.error(
+            "%d job(s) were not done when %s, and are cancelled: %s",
+            len(gone),
+            when,
+            name_all(gone),
+        )
+    if kept:
+        logger.warning(
+            "%d job(s) were not done when %s, and stay queued in the journal: %s",
+            len(kept),
+            when,
+            name_all(kept),
+        )
 
 
 def log_failure(record: JobRecord, exception: BaseException) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import datetime
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import msgspec
 
@@ -130,6 +130,42 @@ def _check_tuple(name: str, value: object, kind: type) -> None:
     items = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (None,)
     if not all(isinstance(item, kind) for item in items):
         raise TypeError(f"{name} must be a sequence of {kind.__name__}, got {value!r}")
+
+
+# What a job that is kept takes along; the rest is decided when it is added, or cannot be
+# written down.
+_KEPT_OPTIONS = (
+    "retries",
+    "retry_delay",
+    "retry_max_delay",
+    "timeout",
+    "concurrency",
+    "queue",
+    "tags",
+    "redact",
+)
+
+
+def difference(options: Options, declared: Options) -> dict[str, object]:
+    """Return those options of a job, of the ones that are kept with it, that were changed."""
+    return {
+        name: getattr(options, name)
+        for name in _KEPT_OPTIONS
+        if getattr(options, name) != getattr(declared, name)
+    }
+
+
+def apply(declared: Options, changes: dict[str, object], priority: int) -> Options:
+    """Return the options of a job that was kept.
+
+    Raises:
+        TypeError, ValueError: They do not fit (any more).
+    """
+    unknown = changes.keys() - set(_KEPT_OPTIONS)
+    if unknown:
+        raise ValueError(f"unknown option {sorted(unknown)[0]!r}")
+    values: dict[str, Any] = {key: as_tuple(key, value) for key, value in changes.items()}
+    return msgspec.structs.replace(declared, **values, priority=priority)
 
 
 OPTION_NAMES = frozenset(Options.__struct_fields__)

@@ -9,7 +9,6 @@ import time
 import traceback
 from collections import deque
 from contextvars import Context
-from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -19,10 +18,12 @@ from asgi_bg._job import (
     Cancelled,
     CurrentJob,
     Failed,
+    Interrupted,
     Job,
     JobInfo,
     JobStatus,
     LogLine,
+    as_instant,
     running,
 )
 from asgi_bg._task import Task
@@ -41,7 +42,10 @@ _OUR_DIRECTORY = str(Path(__file__).parent)
 
 
 class Home(Protocol):
-    """Who admitted a job and looks after it. Every method may be called from any thread."""
+    """Who admitted a job and looks after it.
+
+    Every method but `result_of` may be called from any thread.
+    """
 
     owner: str
     hears_begins: bool
@@ -63,6 +67,14 @@ class Home(Protocol):
         """Note that the job has got its id, and can be asked for by it."""
         ...
 
+    def begins(self, record: JobRecord) -> None:
+        """Note that an attempt of a job that is kept in a journal begins."""
+        ...
+
+    async def result_of(self, id: str, timeout: float | None) -> Any:
+        """Wait for the end of a job that is kept in a journal, whoever runs it."""
+        ...
+
 
 class Follower(Protocol):
     """Where other jobs wait for the end of one."""
@@ -70,6 +82,31 @@ class Follower(Protocol):
     def job_done(self) -> None:
         """Note that it has ended, or left to be tried again later."""
         ...
+
+
+class Kept:
+    """What belongs to a job that is kept in a journal.
+
+    Attributes:
+        call: Its arguments, as JSON text.
+        options: Its options, where they differ from the declared ones, as JSON text.
+        after: The id of the job of its request that goes before it.
+        interrupted: How many of its attempts were cut off.
+        is_told: Whether the journal has been told of it.
+        is_away: Whether it waits in the journal, for this process or another one.
+        shown: What the journal says of its progress: the attempt, the fraction, the words.
+    """
+
+    __slots__ = ("after", "call", "interrupted", "is_away", "is_told", "options", "shown")
+
+    def __init__(self, call: str, options: str | None) -> None:
+        self.call = call
+        self.options = options
+        self.after: str | None = None
+        self.interrupted = 0
+        self.is_told = False
+        self.is_away = False
+        self.shown: tuple[int, float | None, str] | None = None
 
 
 class JobRecord(Job):
@@ -97,6 +134,8 @@ class JobRecord(Job):
         timer: What happens by itself: the time is up, the wait is over.
         finished_at: When it ended; None as long as it has not, which is how to ask.
         lane: Where the jobs of its request wait for its end; None once it has left it.
+        is_new: Whether whoever adds it has yet to get it.
+        kept: What belongs to a job that is kept in a journal; None for other jobs.
     """
 
     __slots__ = (
@@ -114,6 +153,8 @@ class JobRecord(Job):
         "home",
         "is_in_thread",
         "is_loose",
+        "is_new",
+        "kept",
         "kwargs",
         "lane",
         "logs",
@@ -170,11 +211,18 @@ class JobRecord(Job):
         self.run = 0
         self.given_up = 0
         self.is_loose = False
-        self.verdict: Failed | Cancelled | None = None
+        self.is_new = True
+        self.verdict: Failed | Cancelled | Interrupted | None = None
         self.handle: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.lane: Follower | None = None
+        self.kept: Kept | None = None
         self._id: str | None = None
+
+    def become(self, id: str) -> None:
+        """Take an id: that of the row it was read from, or of the job that has its key."""
+        self._id = id
+        self.home.named(self)
 
     # What users see.
 
@@ -195,22 +243,26 @@ class JobRecord(Job):
 
     async def result(self, timeout: float | None = None) -> Any:
         """Wait for the end and return the value, as `Job.result` says."""
-        if self.finished_at is None:
+        began = time.monotonic()
+        if self.finished_at is None and not self.is_away:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             with self._naming:
                 self.waiters = [*(self.waiters or ()), waiter]
             try:
                 # It may have ended, on another thread's loop, between the look and the entry.
-                if self.finished_at is None:
+                if self.finished_at is None and not self.is_away:
                     await asyncio.wait((waiter,), timeout=timeout)
             finally:
                 with self._naming:
                     self.waiters = [other for other in self.waiters if other is not waiter]
-            if self.finished_at is None:
+            if self.finished_at is None and not self.is_away:
                 raise TimeoutError(
                     f"job {self.id} of task {self.task_name} is still {self.status} "
                     f"after {timeout} seconds"
                 )
+        if self.finished_at is None:
+            left = None if timeout is None else max(0.0, began + timeout - time.monotonic())
+            return await self.home.result_of(self.id, left)
         if self.status is _SUCCEEDED:
             return self.value
         failed = JobFailed(self.id, self.task_name, self.error or str(self.status))
@@ -228,16 +280,16 @@ class JobRecord(Job):
             status=self.status,
             attempt=self.attempt,
             max_attempts=self.max_attempts,
-            queued_at=_instant(self.queued_at),
-            run_after=None if self.run_after is None else _instant(self.run_after),
-            started_at=None if self.started_at is None else _instant(self.started_at),
-            finished_at=None if self.finished_at is None else _instant(self.finished_at),
+            queued_at=as_instant(self.queued_at),
+            run_after=None if self.run_after is None else as_instant(self.run_after),
+            started_at=None if self.started_at is None else as_instant(self.started_at),
+            finished_at=None if self.finished_at is None else as_instant(self.finished_at),
             progress=self.fraction,
             message=self.message,
             result=self.value,
             error=self.error,
             traceback=self.traceback,
-            durable=False,
+            durable=self.kept is not None,
             owner=self.home.owner if self.attempt else None,
             logs=tuple(self.logs or ()),
         )
@@ -246,11 +298,19 @@ class JobRecord(Job):
 
     @property
     def max_attempts(self) -> int:
-        """How often it may be started, in all."""
-        return self.task.options.retries + 1
+        """How often it may be started, in all; attempts that were cut off do not count."""
+        interrupted = 0 if self.kept is None else self.kept.interrupted
+        return self.task.options.retries + 1 + interrupted
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it waits in a journal, and not in this process."""
+        return self.kept is not None and self.kept.is_away
 
     def begin(self) -> None:
         """Note that an attempt's call begins now."""
+        if self.kept is not None:
+            self.home.begins(self)
         self.status = _RUNNING
         self.started_at = time.time()
 
@@ -293,6 +353,10 @@ class JobRecord(Job):
             self.context = self.packed = None
             if self.error is not None:  # that of an attempt before
                 self.error = self.exception = self.traceback = None
+        self.wake()
+
+    def wake(self) -> None:
+        """Have those look who wait for it."""
         if self.waiters is not None:
             for waiter in self.waiters:
                 with contextlib.suppress(RuntimeError):  # its loop is closed, and nobody waits
@@ -380,7 +444,3 @@ def forget_frames(exception: BaseException) -> None:
 def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _instant(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, timezone.utc)

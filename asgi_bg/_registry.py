@@ -53,7 +53,8 @@ class Registry:
     def finish(self, record: JobRecord) -> None:
         """Count a job among the finished ones, and forget the oldest of them."""
         self.unfinished.pop(record, None)
-        self.finished.append(record)
+        if record.kept is None:  # of the others, the journal knows more and for longer
+            self.finished.append(record)
         self.ended[record.status] += 1
 
     def reopen(self, record: JobRecord) -> None:
@@ -62,6 +63,17 @@ class Registry:
             self.finished.remove(record)
         self.ended[record.status] -= 1
         self.unfinished[record] = None
+
+    def here(self, id: str) -> JobRecord | None:
+        """Return the job of that id, if it is this process that knows how it stands."""
+        record = self._named.get(id)
+        if record is None or record.kept is None:
+            return record
+        return record if record in self.unfinished else None
+
+    def known(self, id: str) -> JobRecord | None:
+        """Return the record of that id, if somebody still has it."""
+        return self._named.get(id)
 
     def get(self, id: str) -> JobRecord:
         """Return a job by its id.

@@ -20,6 +20,7 @@ class Response:
         client_left: Whether the app was told so, by `receive` or by a failing `send`.
         accepted: Whether it is a websocket that the app has accepted.
         is_watched: Whether `on_end` is to be called.
+        is_held: Whether `hold` is to be awaited before a message goes on (J1).
     """
 
     __slots__ = (
@@ -29,6 +30,7 @@ class Response:
         "accepted",
         "client_left",
         "ended",
+        "is_held",
         "is_watched",
         "status",
     )
@@ -42,6 +44,7 @@ class Response:
         self.client_left = False
         self.accepted = False
         self.is_watched = False
+        self.is_held = False
 
     async def receive(self) -> Message:
         """Receive, and note a disconnect."""
@@ -70,6 +73,8 @@ class Response:
                 self._trailers = bool(message["trailers"])
         else:
             is_last = self._note(kind, message) and not self.ended
+        if self.is_held:
+            await self.hold()
         if is_last:
             # Before the send: on one server the last one never returns when the client has
             # gone (hypercorn, HTTP/2), and the response has ended all the same.
@@ -109,6 +114,9 @@ class Response:
             case "websocket.http.response.body":
                 return not message.get("more_body")
         return False
+
+    async def hold(self) -> None:
+        """Called before a message goes on, while `is_held`; for subclasses."""
 
     def on_end(self) -> None:
         """Called when the response ends, if it is watched; for subclasses."""

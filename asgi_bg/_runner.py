@@ -6,13 +6,15 @@ import asyncio
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from os import PathLike
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from asgi_bg._collector import BackgroundTasks, collecting
 from asgi_bg._execution.threads import ThreadPool
 from asgi_bg._job import Job, JobInfo, JobStatus
+from asgi_bg._keeper import Keeper
 from asgi_bg._lane import Lane
 from asgi_bg._messages import log_unfinished
 from asgi_bg._options import check_count, check_seconds
@@ -20,9 +22,15 @@ from asgi_bg._registry import Registry
 from asgi_bg._scheduler import Limits, Scheduler
 from asgi_bg._task import P
 from asgi_bg.events import EventHandler, Events
+from asgi_bg.exceptions import JournalError
+from asgi_bg.journal.base import Journal
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+DRAIN_INTERVAL = 0.02
+"""How many seconds lie between two looks whether the journal has been drained."""
 
 
 class RunnerOptions(TypedDict, total=False):
@@ -37,6 +45,7 @@ class RunnerOptions(TypedDict, total=False):
     drain_timeout: float
     history: int
     on_event: EventHandler | Iterable[EventHandler]
+    journal: str | PathLike[str] | Journal | None
 
 
 def runner_from(runner: Runner | None, options: RunnerOptions) -> Runner:
@@ -61,8 +70,9 @@ class RunnerStats(TypedDict):
     """What `Runner.stats` counts.
 
     Attributes:
-        queued: Jobs that have not been started.
-        running: Attempts under way.
+        queued: Jobs that have not ended and are not being run by this process; those in the
+            journal included.
+        running: Attempts under way in this process.
         succeeded, failed, cancelled: Jobs that have ended so since the runner was made.
         threads: Worker threads alive, busy and idle.
     """
@@ -88,9 +98,12 @@ class Runner:
         await runner.add_task(send_report)
 
     Guarantees: a failing job stops no other (R3); every job runs in the context of its
-    ``add_task`` (R4); jobs live in memory and end with the process.
+    ``add_task`` (R4). Without a journal jobs live in memory and end with the process. With
+    one, jobs of declared tasks are on disk before their response is (J1), and run at least
+    once whatever happens to the process (J3).
 
     Args:
+        journal: Where jobs of declared tasks are kept: the path of a file, or a `Journal`.
         max_jobs: How many jobs may run at once.
         max_threads: How many worker threads there may be, for plain functions; they are the
             runner's own and take none from the app (R1).
@@ -112,6 +125,7 @@ class Runner:
     def __init__(
         self,
         *,
+        journal: str | PathLike[str] | Journal | None = None,
         max_jobs: int = 1000,
         max_threads: int = 40,
         max_processes: int | None = None,
@@ -137,6 +151,10 @@ class Runner:
         self._registry = Registry(history)
         self._threads = ThreadPool(max_threads)
         self._events = Events(on_event)
+        self._keeper: Keeper | None = None
+        if journal is not None:
+            window = min(2 * max_jobs, max(max_queued, 2))
+            self._keeper = Keeper(_as_journal(journal), self._registry, window)
         self._schedulers: dict[asyncio.AbstractEventLoop, Scheduler] = {}
         self._last_used: Scheduler | None = None
 
@@ -146,8 +164,16 @@ class Runner:
         """Supervise the jobs of the running event loop, until `aclose`.
 
         Requests then end without waiting for their jobs. Starting twice does nothing.
+
+        Raises:
+            JournalError: The journal cannot be opened; the message says why.
         """
-        self.scheduler().is_supervised = True
+        scheduler = self.scheduler()
+        if scheduler.is_supervised:
+            return
+        if self._keeper is not None:
+            await self._keeper.open()
+        scheduler.is_supervised = True
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Wait until nothing is ready, running or waiting for a retry.
@@ -160,7 +186,19 @@ class Runner:
         Returns:
             Whether it came to that in time.
         """
-        return await self.scheduler().drain(timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not await self.scheduler().drain(left):
+                return False
+            if self._keeper is None or not await self._keeper.has_work():
+                if not self.scheduler().is_busy:
+                    return True
+                continue
+            if left == 0:
+                return False
+            self._keeper.claim_soon()
+            await asyncio.sleep(DRAIN_INTERVAL)
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Drain, then cancel what is not done, and name it in the log.
@@ -170,17 +208,28 @@ class Runner:
         """
         scheduler = self.scheduler()
         try:
-            await scheduler.drain(self.drain_timeout if timeout is None else timeout)
+            await self.finish_held(self.drain_timeout if timeout is None else timeout)
         finally:
             try:
                 await self.cancel_all()
             finally:
-                self._close(scheduler)
+                await self._close(scheduler)
+
+    async def finish_held(self, timeout: float) -> bool:
+        """Drain the jobs of this process, and leave what waits in the journal for later.
+
+        Returns:
+            Whether that took no more than ``timeout`` seconds.
+        """
+        if self._keeper is not None:
+            self._keeper.stop_claiming()
+        return await self.scheduler().drain(timeout)
 
     async def cancel_all(self) -> None:
         """Cancel all jobs of the running event loop, and name them in the log.
 
-        Those that run get a moment to clean up. `aclose` does this after its drain.
+        Those that are kept in a journal stay queued there. Those that run get a moment to
+        clean up. `aclose` does this after its drain.
         """
         scheduler = self.scheduler()
         unfinished = scheduler.unfinished()
@@ -188,12 +237,14 @@ class Runner:
             log_unfinished(unfinished)
             await scheduler.cancel_all(unfinished, "cancelled at shutdown")
 
-    def _close(self, scheduler: Scheduler) -> None:
+    async def _close(self, scheduler: Scheduler) -> None:
         scheduler.close()
         self._schedulers.pop(scheduler.loop, None)
         self._last_used = None
         if not self._schedulers:
             self._threads.close()
+            if self._keeper is not None:
+                await self._keeper.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -224,15 +275,27 @@ class Runner:
         """Queue a call of ``func`` outside of any request; it may start at once.
 
         Arguments, result and errors are those of `BackgroundTasks.add_task`. The job may
-        add more with `asgi_bg.add_task`; they run after it.
+        add more with `asgi_bg.add_task`; they run after it. A job of a declared task is on
+        disk when this returns, where there is a journal.
+
+        Raises:
+            JournalError: It cannot be written, and will not run (J2).
         """
-        tasks = BackgroundTasks(self.scheduler())
+        scheduler = self.scheduler()
+        tasks = BackgroundTasks(scheduler)
         token = collecting.set(tasks)
         try:
             job = tasks.add_task(func, *args, **kwargs)
         finally:
             collecting.reset(token)
-        lane = Lane(self.scheduler(), tasks, None, ordered=self.ordered)
+        if tasks.unsaved is not None:
+            saving = scheduler.save(tasks)
+            try:
+                await saving.written()
+            except JournalError as exc:
+                scheduler.refuse(saving, str(exc))
+                raise
+        lane = Lane(scheduler, tasks, None, ordered=self.ordered)
         lane.is_complete = True
         lane.pump()
         return job
@@ -252,7 +315,9 @@ class Runner:
             # Test clients run every request on a loop of its own, and close it.
             for other in [known for known in self._schedulers if known.is_closed()]:
                 self._schedulers.pop(other).abandon()
-            found = Scheduler(self._limits, self._registry, self._threads, self._events)
+            found = Scheduler(
+                self._limits, self._registry, self._threads, self._events, self._keeper
+            )
             self._schedulers[loop] = found
         return found
 
@@ -264,6 +329,9 @@ class Runner:
         Raises:
             JobNotFound: No job of that id is known (any more).
         """
+        record = self._registry.here(id)
+        if record is None and self._keeper is not None:
+            return await self._keeper.info(id)
         return self._registry.get(id).snapshot()
 
     async def result(self, id: str, timeout: float | None = None) -> Any:
@@ -274,6 +342,9 @@ class Runner:
             JobFailed: The job failed, was cancelled or was dropped.
             TimeoutError: It has not ended after ``timeout`` seconds. It goes on.
         """
+        record = self._registry.here(id)
+        if record is None and self._keeper is not None:
+            return await self._keeper.result(id, timeout)
         return await self._registry.get(id).result(timeout)
 
     async def jobs(
@@ -297,7 +368,12 @@ class Runner:
         """
         check_count("limit", limit, least=1)
         wanted = None if status is None else JobStatus(status)
-        return [record.snapshot() for record in self._registry.newest(wanted, task, after, limit)]
+        here = [record.snapshot() for record in self._registry.newest(wanted, task, after, limit)]
+        if self._keeper is None:
+            return here
+        word = None if wanted is None else wanted.value
+        kept = await self._keeper.find(word, task, after, limit)
+        return sorted((*here, *kept), key=lambda job: job.id, reverse=True)[:limit]
 
     async def retry(self, id: str) -> JobInfo:
         """Queue a failed or cancelled job again, with all its attempts before it.
@@ -306,6 +382,9 @@ class Runner:
             JobNotFound: No job of that id is known (any more).
             ValueError: It has succeeded, or has not ended.
         """
+        here = self._registry.here(id)
+        if here is None and self._keeper is not None:
+            return await self._keeper.retry(id)
         record = self._registry.get(id)
         if record.status not in (JobStatus.failed, JobStatus.cancelled):
             raise ValueError(
@@ -324,6 +403,9 @@ class Runner:
         Raises:
             JobNotFound: No job of that id is known (any more).
         """
+        here = self._registry.here(id)
+        if here is None and self._keeper is not None:
+            return await self._keeper.cancel(id)
         record = self._registry.get(id)
         record.home.cancel(record, "cancelled by request")
         return record.snapshot()
@@ -337,17 +419,36 @@ class Runner:
         """
         check_seconds("older_than", older_than)
         wanted = None if status is None else JobStatus(status)
-        return self._registry.purge(wanted, time.time() - older_than)
+        before = time.time() - older_than
+        gone = self._registry.purge(wanted, before)
+        if self._keeper is not None:
+            gone += await self._keeper.purge(None if wanted is None else wanted.value, before)
+        return gone
 
     def stats(self) -> RunnerStats:
         """Return what is going on, in numbers; takes the same time however many jobs wait."""
         running = sum(scheduler.running for scheduler in tuple(self._schedulers.values()))
         ended = self._registry.ended
+        unfinished = len(self._registry.unfinished)
+        if self._keeper is not None:
+            counts = self._keeper.counts()
+            unfinished += counts["queued"] + counts["running"] - len(self._keeper.held)
         return RunnerStats(
-            queued=len(self._registry.unfinished) - running,
+            queued=max(0, unfinished - running),
             running=running,
             succeeded=ended[JobStatus.succeeded],
             failed=ended[JobStatus.failed],
             cancelled=ended[JobStatus.cancelled],
             threads=self._threads.alive,
         )
+
+
+def _as_journal(journal: object) -> Journal:
+    if isinstance(journal, (str, PathLike)):
+        # Imported here, as not every Python has sqlite3, nor every system file locks.
+        from asgi_bg.journal.sqlite import SQLiteJournal
+
+        return SQLiteJournal(journal)
+    if not hasattr(journal, "commit"):
+        raise TypeError(f"journal must be a path or an asgi_bg.journal.Journal, got {journal!r}")
+    return cast("Journal", journal)

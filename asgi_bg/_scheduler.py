@@ -10,25 +10,38 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgi_bg import events
+from asgi_bg._collector import BackgroundTasks, collecting
 from asgi_bg._deadlines import Deadlines
 from asgi_bg._execution.coroutines import Coroutines, go_on_with
 from asgi_bg._execution.functions import Functions
 from asgi_bg._execution.threads import ThreadPool
-from asgi_bg._job import Cancelled, Failed, JobStatus, Outcome, Retry, Succeeded
+from asgi_bg._job import (
+    Cancelled,
+    Failed,
+    Interrupted,
+    Job,
+    JobStatus,
+    Outcome,
+    Retry,
+    Succeeded,
+)
+from asgi_bg._keeper import Keeper, Saving, kept_of, task_of
 from asgi_bg._lane import Lane
 from asgi_bg._logs import keep_logs
 from asgi_bg._messages import extras, log_failure, log_unfinished, name_all
-from asgi_bg._record import NO_KEYWORDS, JobRecord
+from asgi_bg._record import NO_KEYWORDS, JobRecord, Kept
 from asgi_bg._registry import Registry
 from asgi_bg._retry import judge
 from asgi_bg._slots import Slots
-from asgi_bg._task import Task
+from asgi_bg._task import Task, declared_task
 from asgi_bg.exceptions import QueueFull
+from asgi_bg.journal.base import JobRow, Orphan
+from asgi_bg.journal.codec import codec_of
 
 if TYPE_CHECKING:
     from asgi_bg._execution.processes import ProcessPool
@@ -66,7 +79,12 @@ class Scheduler:
     """
 
     def __init__(
-        self, limits: Limits, registry: Registry, threads: ThreadPool, told: events.Events
+        self,
+        limits: Limits,
+        registry: Registry,
+        threads: ThreadPool,
+        told: events.Events,
+        keeper: Keeper | None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.owner = f"pid:{os.getpid()}"
@@ -75,6 +93,7 @@ class Scheduler:
         self._limits = limits
         self._registry = registry
         self._events = told
+        self._keeper = keeper
         self._slots = Slots(limits.max_jobs, self._start, self._resume, self.loop.call_soon)
         self._coroutines = Coroutines(self.loop, self._settle)
         self._functions = Functions(self.loop, threads, self._settle)
@@ -82,22 +101,29 @@ class Scheduler:
         self.hears_begins = bool(told.handlers) or limits.timeout is not None
         self.returns = Deadlines(self.loop, RETURN_TIMEOUT)
         self._ready: list[Lane] = []
+        self._telling: set[asyncio.Task[None]] = set()
         self._holds = 0
         self._drained: list[asyncio.Future[None]] = []
         keep_logs()
+        if keeper is not None:
+            keeper.attach(self)
 
     # Admission.
 
     def admit(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[JobRecord, bool]:
-        """Return a new job, or the one that has the task's key already and False.
+    ) -> JobRecord | Job:
+        """Return a new job's record, or else the job that has the task's key already.
 
         Raises:
-            QueueFull: ``max_queued`` jobs wait (R8).
-            NotSerializable: The task runs in another process, and this call cannot.
+            QueueFull: ``max_queued`` jobs wait (R8); not of jobs that are kept in a journal.
+            NotSerializable: The call is to be kept or made elsewhere, and cannot be.
         """
+        if task.is_durable and self._keeper is not None:
+            return self._admit_kept(self._keeper, task, args, kwargs)
         waiting = len(self._registry.unfinished) - self._slots.used
+        if self._keeper is not None:
+            waiting -= len(self._keeper.held)
         if waiting >= self._limits.max_queued:
             raise QueueFull(
                 f"{waiting} jobs wait already, which is the limit (max_queued="
@@ -106,16 +132,37 @@ class Scheduler:
             )
         record = JobRecord(task, args, kwargs or NO_KEYWORDS, copy_context(), self)
         if task.is_special:
-            holder = self._admit_special(record)
-            if holder is not record:
-                return holder, False
+            self._prepare(record)
+            if task.options.key is not None:
+                holder = self._registry.hold_key(task.options.key, record)
+                if holder is not record:
+                    return holder
+        return self._enter(record)
+
+    def _admit_kept(
+        self, keeper: Keeper, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> JobRecord | Job:
+        record = JobRecord(task, args, kwargs, copy_context(), self)
+        holder = keeper.keep(record, declared_task(task.name))
+        if holder is not record:
+            return holder
+        try:
+            if task.is_special:
+                self._prepare(record)
+        except BaseException:
+            keeper.dropped(record)
+            self._registry.free_key(record)
+            raise
+        return self._enter(record)
+
+    def _enter(self, record: JobRecord) -> JobRecord:
         self._registry.unfinished[record] = None
         if self._events.handlers:
             self._events.emit(events.QUEUED, record)
-        return record, True
+        return record
 
-    def _admit_special(self, record: JobRecord) -> JobRecord:
-        """Do what few tasks ask for: another process, a wait, a key."""
+    def _prepare(self, record: JobRecord) -> None:
+        """Do what few tasks ask for: another process, a wait."""
         task = record.task
         if task.place == "process":
             record.packed = self._process_pool().pack(task, record.args, record.kwargs)
@@ -123,9 +170,6 @@ class Scheduler:
             record.run_after = record.queued_at + task.options.delay
         elif task.options.run_at is not None:
             record.run_after = task.options.run_at.timestamp()
-        if task.options.key is not None:
-            return self._registry.hold_key(task.options.key, record)
-        return record
 
     def _process_pool(self) -> ProcessPool:
         if self._processes is None:
@@ -152,6 +196,123 @@ class Scheduler:
                 name_all(dropped),
             )
 
+    # The way of a job into the journal, and out of it.
+
+    def save(self, tasks: BackgroundTasks) -> Saving:
+        """Have the new jobs of a collector written, before a response goes on (J1)."""
+        assert self._keeper is not None  # noqa: S101 - it has made them what they are
+        return self._keeper.save(tasks, self.loop)
+
+    def save_late(self, tasks: BackgroundTasks) -> None:
+        """Have the new jobs of a collector written, for which no response waits."""
+        if self._keeper is not None:
+            self._keeper.save_late(tasks)
+
+    def refuse(self, saving: Saving, reason: str) -> None:
+        """End jobs that could not be written (J2)."""
+        for record in saving.records:
+            if record.finished_at is None:
+                self.withdraw(record, reason)
+
+    def take_up(self, rows: list[JobRow]) -> None:
+        """Run jobs that were claimed from the journal."""
+        collectors: dict[str, BackgroundTasks] = {}
+        for row in rows:
+            record = self._record_of(row)
+            if record is None:
+                continue
+            # Jobs of one request go one after another (R2), the others each by itself.
+            tasks = collectors.get(row.after or "") or BackgroundTasks(self)
+            collectors[row.id] = tasks
+            tasks.former = row.id
+            context = Context() if record.context is None else record.context.copy()
+            context.run(collecting.set, tasks)
+            record.context = context
+            tasks.pending = [*(tasks.pending or ()), record]
+        for tasks in dict.fromkeys(collectors.values()):
+            lane = Lane(self, tasks, None, ordered=True)
+            lane.is_complete = True
+            lane.pump()
+
+    def _record_of(self, row: JobRow) -> JobRecord | None:
+        """Return the record of a claimed job; None if it had to be failed (J8)."""
+        assert self._keeper is not None  # noqa: S101 - it has claimed the job
+        record = self._registry.known(row.id)
+        try:
+            if record is None or record.kept is None:
+                task = task_of(row)
+                args, kwargs = codec_of(task).decode(row.call)
+                record = JobRecord(task, args, kwargs, Context(), self)
+                record.kept = Kept(row.call, row.options)
+                record.queued_at = row.queued_at
+                record.become(row.id)
+            if record.task.place == "process":
+                self._prepare(record)
+        except Exception as exc:
+            self._fail_unfit(self._keeper, row, exc)
+            return None
+        kept = kept_of(record)
+        kept.is_told, kept.is_away, kept.after = True, False, row.after
+        kept.interrupted = row.interrupted
+        record.home = self
+        record.status = JobStatus.queued
+        record.attempt = row.attempt
+        record.run_after = record.finished_at = record.verdict = None
+        record.error, record.traceback = row.error, row.traceback
+        record.is_loose = record.is_new = False
+        record.turn = 0
+        self._registry.unfinished[record] = None
+        self._keeper.adopt(record)
+        return record
+
+    def _fail_unfit(self, keeper: Keeper, row: JobRow, exc: Exception) -> None:
+        reason = f"{type(exc).__name__}: {exc}"
+        info = keeper.fail_row(row, reason)
+        logger.error(
+            "job %s of task %s cannot be run, and has failed: %s",
+            row.id,
+            row.task,
+            reason,
+            extra={"asgi_bg_job_id": row.id, "asgi_bg_task": row.task},
+        )
+        if self._events.handlers:
+            self._events.tell(events.FAILED, info)
+
+    def recovered(self, orphans: list[Orphan]) -> None:
+        """Tell of jobs whose process died (J3, J5)."""
+        poisonous = [orphan for orphan in orphans if orphan.is_poisonous]
+        if len(orphans) > len(poisonous):
+            logger.warning(
+                "%d job(s) of a process that died are taken over", len(orphans) - len(poisonous)
+            )
+        for orphan in poisonous:
+            logger.error(
+                "job %s of task %s has failed: too many processes died while they ran it",
+                orphan.id,
+                orphan.task,
+                extra={"asgi_bg_job_id": orphan.id, "asgi_bg_task": orphan.task},
+            )
+        if self._events.handlers and orphans:
+            telling = self.loop.create_task(self._tell_of(orphans))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+
+    async def _tell_of(self, orphans: list[Orphan]) -> None:
+        assert self._keeper is not None  # noqa: S101 - it has found them
+        for orphan in orphans:
+            info = await self._keeper.info(orphan.id)
+            self._events.tell(events.FAILED if orphan.is_poisonous else events.RECOVERED, info)
+
+    def begins(self, record: JobRecord) -> None:
+        """Note that an attempt of a job that is kept begins; from any thread."""
+        if self._keeper is not None:
+            self._keeper.begins(record)
+
+    async def result_of(self, id: str, timeout: float | None) -> Any:
+        """Wait for the end of a job that is kept, whoever runs it."""
+        assert self._keeper is not None  # noqa: S101 - it keeps the job
+        return await self._keeper.result(id, timeout)
+
     # The way of a job: submitted or put off, started, settled.
 
     def submit(self, record: JobRecord) -> bool:
@@ -159,7 +320,10 @@ class Scheduler:
         if record.finished_at is not None:
             return False
         if record.run_after is not None and record.run_after > time.time():
-            self._put_off(record)
+            if record.kept is None or kept_at_home(self._keeper, record):
+                self._put_off(record)
+            return False
+        if record.kept is not None and not kept_at_home(self._keeper, record):
             return False
         self._slots.request(record)
         return record.has_slot or record.turn > 0
@@ -251,12 +415,23 @@ class Scheduler:
                     self.loop.call_soon(_raise, exception)
             case Cancelled(reason):
                 self._end_early(record, events.CANCELLED, reason)
+            case Interrupted():
+                self._give_back(record)
+
+    def _give_back(self, record: JobRecord) -> None:
+        """Let the journal keep a job whose attempt was cut off, for whoever claims it."""
+        assert self._keeper is not None  # noqa: S101 - only such jobs are interrupted
+        if record.status is _RUNNING:
+            kept_of(record).interrupted += 1
+        record.status = JobStatus.queued
+        self._keeper.give_back(record, is_stuck=record.given_up == record.run > 0)
 
     def _wait_for_retry(self, record: JobRecord, delay: float) -> None:
         record.status = JobStatus.queued
         record.run_after = time.time() + delay
-        self.hold()
-        record.timer = self.loop.call_later(delay, self._retry, record)
+        if record.kept is None or self._keeper is None or self._keeper.put_off(record):
+            self.hold()
+            record.timer = self.loop.call_later(delay, self._retry, record)
         logger.warning(
             "task %s failed with %s; attempt %d of %d follows in %.1f seconds (job %s)",
             record.task_name,
@@ -287,6 +462,11 @@ class Scheduler:
     def _end(self, record: JobRecord, status: JobStatus, event: str) -> None:
         record.end(status)
         self._registry.finish(record)
+        if record.kept is not None and self._keeper is not None:
+            if event is events.DROPPED:
+                self._keeper.dropped(record)
+            else:
+                self._keeper.ended(record)
         if self._events.handlers:
             self._events.emit(event, record)
 
@@ -341,7 +521,7 @@ class Scheduler:
         if is_held:
             self._leave(record)
 
-    def _give_up(self, record: JobRecord, verdict: Failed | Cancelled) -> None:
+    def _give_up(self, record: JobRecord, verdict: Failed | Cancelled | Interrupted) -> None:
         """End the attempt under way early, with this outcome (R5)."""
         record.verdict = verdict
         if record.handle is not None:
@@ -410,18 +590,43 @@ class Scheduler:
         return True
 
     async def cancel_all(self, records: list[JobRecord], reason: str) -> None:
-        """Cancel these jobs, and give those that run a moment to clean up."""
+        """Cancel these jobs, and give those that run a moment to clean up.
+
+        Those that are kept in a journal wait there for another attempt.
+        """
         # Those that wait first: room that a running one leaves must not start them.
         for record in sorted(records, key=lambda record: record.has_slot):
-            self._cancel(record, reason)
+            if record.kept is None or not record.kept.is_told:
+                self._cancel(record, reason)
+            elif record.has_slot:
+                self._give_up(record, Interrupted(reason))
+            else:
+                self._leave_behind(record)
         if self._coroutines.running:
             await asyncio.wait(tuple(self._coroutines.running), timeout=CANCEL_GRACE)
+
+    def _leave_behind(self, record: JobRecord) -> None:
+        """Give a job back that waits."""
+        if record.timer is not None:
+            record.timer.cancel()
+            record.timer = None
+        is_held = record.lane is not None or record.turn > 0 or record.attempt > 0
+        was_in_line = record.turn > 0
+        record.is_loose = True  # lanes that still list it pass over it
+        self._give_back(record)
+        if was_in_line:
+            self._slots.forget(record)
+        if is_held:
+            self._leave(record)
 
     def abandon(self) -> None:
         """End all jobs of a loop that was closed: nothing will run them any more."""
         lost = self.unfinished()
         for record in lost:
-            self._end_early(record, events.CANCELLED, "its event loop was closed")
+            if record.kept is not None and record.kept.is_told:
+                self._give_back(record)
+            else:
+                self._end_early(record, events.CANCELLED, "its event loop was closed")
         if lost:
             log_unfinished(lost, "their event loop was closed")
         self.close()
@@ -457,6 +662,11 @@ class Scheduler:
         except RuntimeError:
             # The loop is closed, and with it ended what it was to be told about.
             logger.debug("an event loop was closed before its jobs had all returned")
+
+
+def kept_at_home(keeper: Keeper | None, record: JobRecord) -> bool:
+    """Whether a job that is kept in a journal waits here; otherwise it has been given back."""
+    return keeper is None or keeper.has_room_for(record)
 
 
 def _raise(exception: BaseException) -> None:

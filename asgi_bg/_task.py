@@ -43,6 +43,7 @@ class Task(Generic[P, R]):
         name: ``module:qualname`` unless it was given.
         options: The options, read-only.
         place: Where its jobs run: ``"loop"``, ``"thread"`` or ``"process"`` (R1).
+        is_durable: Whether its jobs are kept in a journal, where there is one (J1).
         is_special: Whether queueing a job of it takes more than most do.
         declared: Whether `task` made it; a plain function given to ``add_task`` is not.
     """
@@ -52,6 +53,7 @@ class Task(Generic[P, R]):
     options: Options
     place: Place
     declared: bool
+    is_durable: bool
     is_special: bool
 
     def __init__(
@@ -68,6 +70,7 @@ class Task(Generic[P, R]):
         self.options = options
         self.declared = declared
         self.place = _place_of(func, options.executor, self.name)
+        self.is_durable = declared and options.durable
         self.is_special = self.place == "process" or any(
             option is not None for option in (options.delay, options.run_at, options.key)
         )
@@ -117,12 +120,15 @@ class Task(Generic[P, R]):
         if name is not None and not (isinstance(name, str) and name):
             raise TypeError(f"name must be a string that is not empty, got {name!r}")
         values: dict[str, Any] = {key: as_tuple(key, value) for key, value in changes.items()}
-        return type(self)(
+        changed = type(self)(
             self.func,
             name=self.name if name is None else name,
             options=msgspec.structs.replace(self.options, **values),
             declared=self.declared,
         )
+        if name is not None and self.declared:
+            _declare_as(name, changed)
+        return changed
 
     def check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise `TypeError` where calling the function so could only raise one.
@@ -250,15 +256,39 @@ def task(
         TypeError, ValueError: It is no function, or an option's value does not fit.
     """
     if func is None:
-        return lambda function: _declare(function).using(**options)
-    return _declare(func).using(**options)
+        return lambda function: _declare(function, **options)
+    return _declare(func, **options)
 
 
-def _declare(func: Callable[P, R]) -> Task[P, R]:
+def _declare(func: Callable[P, R], **options: Unpack[TaskOptions]) -> Task[P, R]:
     # A task declared again keeps the options that it has.
-    if isinstance(func, Task):
-        return cast("Task[P, R]", func)
-    return Task(func, declared=True)
+    known = cast("Task[P, R]", func) if isinstance(func, Task) else Task(func, declared=True)
+    made = known.using(**options)
+    _declare_as(made.name, made)
+    return made
+
+
+_declared: dict[str, Task[..., Any]] = {}
+
+
+def _declare_as(name: str, task: Task[..., Any]) -> None:
+    former = _declared.get(name)
+    # The same function again is a reloaded module, or an inner function made anew.
+    if (
+        former is not None
+        and type(former.func) is type(task.func) is FunctionType
+        and _name_of(former.func) != _name_of(task.func)
+    ):
+        raise ValueError(
+            f"two tasks are called {name!r}: {_name_of(former.func)} and {_name_of(task.func)}; "
+            "jobs that are kept find their task by its name, so give one of them another"
+        )
+    _declared[name] = task
+
+
+def declared_task(name: str) -> Task[..., Any] | None:
+    """Return the task that was declared by this name, or None (J8)."""
+    return _declared.get(name)
 
 
 _known: dict[FunctionType, Task[..., Any]] = {}

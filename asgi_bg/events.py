@@ -106,9 +106,12 @@ class Events:
 
     def emit(self, name: str, record: JobRecord) -> None:
         """Tell every subscriber; one that raises is logged, the others still hear (R9)."""
-        if not self.handlers:
-            return
-        event = JobEvent(name, datetime.now(timezone.utc), record.snapshot())
+        if self.handlers:
+            self.tell(name, record.snapshot())
+
+    def tell(self, name: str, job: JobInfo) -> None:
+        """Tell every subscriber of a job that need not be in this process."""
+        event = JobEvent(name, datetime.now(timezone.utc), job)
         for handler in self.handlers:
             try:
                 handler(event)
@@ -119,10 +122,7 @@ class Events:
                     "a subscriber of job events failed: %r on %s of job %s of task %s",
                     handler,
                     name,
-                    record.id,
-                    record.task_name,
-                    extra={
-                        "asgi_bg_job_id": record.id,
-                        "asgi_bg_task": record.task_name,
-                    },
+                    job.id,
+                    job.task,
+                    extra={"asgi_bg_job_id": job.id, "asgi_bg_task": job.task},
                 )

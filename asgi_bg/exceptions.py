@@ -6,6 +6,7 @@ __all__ = [
     "AsgiBgError",
     "JobFailed",
     "JobNotFound",
+    "JournalError",
     "MiddlewareNotInstalled",
     "NotSerializable",
     "QueueFull",
@@ -31,6 +32,14 @@ class QueueFull(AsgiBgError):
 
 class NotSerializable(AsgiBgError, TypeError):
     """An argument cannot leave this process. The message names task and argument."""
+
+
+class JournalError(AsgiBgError):
+    """The journal cannot do what it was asked to (J2); the message says what stands in the way.
+
+    Out of ``send`` it means that a job of this response could not be written, so nothing was
+    promised, and the job will not run.
+    """
 
 
 class JobNotFound(AsgiBgError, LookupError):

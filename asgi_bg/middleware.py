@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from asgi_bg._collector import SCOPE_KEY, BackgroundTasks, collecting
+from asgi_bg._keeper import Saving
 from asgi_bg._lane import Gate, Lane
 from asgi_bg._lifespan import Lifespan, Serving
 from asgi_bg._options import check_run_on
@@ -12,6 +13,7 @@ from asgi_bg._response import ENDED, FAILED, SUCCEEDED, Response
 from asgi_bg._runner import Runner, RunnerOptions, runner_from
 from asgi_bg._scheduler import Scheduler
 from asgi_bg._types import AnyASGIApp, ASGIApp, Receive, RunOn, Scope, Send
+from asgi_bg.exceptions import JournalError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -128,6 +130,7 @@ class _Exchange(Response):
         "_is_over",
         "_lane",
         "_middleware",
+        "_receipt",
         "_scheduler",
         "_tasks",
         "has_left",
@@ -145,21 +148,52 @@ class _Exchange(Response):
         self._receive = receive
         self._send = send
         self._trailers = self.ended = self.client_left = False
-        self.accepted = self.is_watched = False
+        self.accepted = self.is_watched = self.is_held = False
         self.status = None
         self._tasks = tasks
         self._scheduler = scheduler
         self._middleware = middleware
         self._is_awaited = self._is_over = False
         self._lane: Lane | None = None
+        self._receipt: Saving | None = None
         self.has_left = False
         tasks.listener = self
 
     def job_added(self) -> None:
         """Watch for the end of the response, as there is something to do after it."""
         self.is_watched = True
+        if self._tasks.unsaved is not None:
+            self.is_held = True
         if self.ended:
             self._scheduler.call(self._await_return)
+
+    async def hold(self) -> None:
+        """Wait until the journal has what was added, before a message goes on (J1).
+
+        Every message of this response that comes meanwhile waits here too.
+
+        Raises:
+            JournalError: It cannot be written. The jobs are dropped, as nothing may be
+                promised now (J2).
+        """
+        while self._tasks.unsaved is not None or self._receipt is not None:
+            if self._tasks.unsaved is not None:
+                self._receipt = self._scheduler.save(self._tasks)
+            receipt = self._receipt
+            if receipt is None:
+                break
+            try:
+                await receipt.written()
+            except JournalError as exc:
+                self._scheduler.refuse(receipt, str(exc))
+                raise
+            finally:
+                if receipt.is_over and self._receipt is receipt:
+                    self._receipt = None
+        self.is_held = False
+        if self._tasks.unsaved is not None:
+            self.is_held = True  # by another thread, at this moment
+            await self.hold()
 
     def on_end(self) -> None:
         """Give the app its time to return."""

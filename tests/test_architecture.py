@@ -14,9 +14,12 @@ LEVELS = [
     {"_types", "exceptions", "_ids", "_deadlines"},
     {"_options", "_job"},
     {"_task", "_logs", "_retry"},
-    {"_record"},
-    {"_messages"},
-    {"events", "_registry", "_slots", "_collector", "_response"},
+    {"_record", "journal.queries", "journal._sealing"},
+    {"_messages", "journal.base", "journal._ledger", "journal._values", "journal.schema"},
+    {"journal._writer", "journal._annotations", "journal._ownership"},
+    {"journal.codec"},
+    {"events", "_registry", "_slots", "_collector", "_response", "journal.sqlite"},
+    {"_keeper", "journal"},
     {"_execution", "_execution.threads", "_execution._watchdog", "_execution._child", "_lane"},
     {"_execution._reports", "_execution.functions", "_execution.coroutines"},
     {"_execution.processes"},
@@ -31,6 +34,11 @@ LEVELS = [
 LATE = {
     # Takes a third of the package's import time, and few have tasks for processes.
     ("_scheduler", "asgi_bg._execution.processes"),
+    # Only who keeps jobs in SQLite needs sqlite3 and a system with file locks.
+    ("_runner", "asgi_bg.journal.sqlite"),
+    ("journal", "asgi_bg.journal.sqlite"),
+    # Only who encrypts needs it.
+    ("journal._sealing", "cryptography.hazmat.primitives.ciphers.aead"),
 }
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 

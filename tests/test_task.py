@@ -59,7 +59,7 @@ def test_names_of_all_kinds_of_callables() -> None:
     assert as_task(Thing().method).name == f"{here}.Thing.method"
     assert as_task(functools.partial(plain, 1)).name == "tests.test_task:plain"
     assert as_task(print).name == "builtins:print"
-    assert task(name="mine")(plain).name == "mine"
+    assert task(name="another")(plain).name == "another"
 
 
 def test_using_returns_a_changed_copy() -> None:
@@ -237,7 +237,7 @@ async def test_decorator_that_changes_the_arguments_is_taken_at_its_word(
     job = await runner.add_task(save, 3)
     assert await job.result(5) == "3 made here"
     with pytest.raises(TypeError):
-        await runner.add_task(save, 3, session="mine")
+        await runner.add_task(save, 3, session="another")
 
 
 async def test_keywords_reach_the_function_whatever_their_names(make_runner: Any) -> None:

@@ -11,7 +11,7 @@ from types import CoroutineType, TracebackType
 from typing import Any, cast
 
 from asgi_bg._execution._watchdog import Watchdog
-from asgi_bg._job import Cancelled, Failed, Outcome, Succeeded, running
+from asgi_bg._job import Cancelled, Failed, Interrupted, Outcome, Succeeded, running
 from asgi_bg._record import Attempt, JobRecord, failure_of
 
 Call = Callable[[JobRecord], Awaitable[Any]]
@@ -222,8 +222,8 @@ def _outcome_of(record: JobRecord, exc: BaseException) -> Outcome:
     match record.verdict:
         case Failed(exception):
             return failure_of(exception.with_traceback(exc.__traceback__))
-        case Cancelled() as cancelled:
-            return cancelled
+        case Cancelled() | Interrupted() as ended:
+            return ended
     if isinstance(exc, asyncio.CancelledError) and _is_cancelled_from_outside(record):
         return Cancelled("its asyncio task was cancelled")
     return failure_of(exc)

@@ -1,0 +1,706 @@
+"""Keeps the jobs of declared tasks in a journal: what to tell it, and what to take from it.
+
+A job that waits or runs in this process is *held*: the journal knows it as ours, and its
+record is in memory. There is room for so many; the others are *away*, rows in the journal
+that this process or another one claims when it has room. So a backlog costs no memory,
+however long it is (R8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+
+from asgi_bg._collector import BackgroundTasks
+from asgi_bg._job import Job, JobInfo, JobStatus, LogLine, as_instant
+from asgi_bg._options import apply, difference
+from asgi_bg._record import JobRecord, Kept
+from asgi_bg._registry import Registry
+from asgi_bg._task import Task, declared_task
+from asgi_bg.exceptions import JobFailed, JobNotFound, JournalError, NotSerializable
+from asgi_bg.journal._writer import Receipt, Writer
+from asgi_bg.journal.base import Change, JobRow, Journal, NewJob, Orphan, Success
+from asgi_bg.journal.codec import codec_of
+
+logger = logging.getLogger("asgi_bg")
+
+RECOVER_INTERVAL = 1.0
+"""How many seconds lie between two looks whether other processes have died (J4)."""
+
+EXPIRE_INTERVAL = 30.0
+"""How many seconds lie between two looks for jobs whose retention is over."""
+
+EXPIRED = 500
+"""How many of them are removed at a time, so that nobody waits for that."""
+
+POLL_INTERVAL = 0.2
+"""How many seconds at most lie between two looks at a job that another process runs."""
+
+CLAIMED = 500
+"""How many jobs are claimed at a time."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Host(Protocol):
+    """Who runs, on its event loop, what is claimed."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def take_up(self, rows: list[JobRow]) -> None:
+        """Run these jobs."""
+        ...
+
+    def recovered(self, orphans: list[Orphan]) -> None:
+        """Tell of jobs whose process died."""
+        ...
+
+    def cancel(self, record: JobRecord, reason: str) -> None:
+        """Cancel a job."""
+        ...
+
+
+class Saving(Receipt):
+    """A receipt for the jobs of a response.
+
+    Attributes:
+        records: The jobs.
+    """
+
+    __slots__ = ("records",)
+
+    def __init__(
+        self, jobs: list[NewJob], records: list[JobRecord], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(jobs, loop)
+        self.records = records
+
+
+class Keeper:
+    """Stands between the schedulers of a runner and its journal.
+
+    Args:
+        journal: The journal.
+        registry: The jobs that this process knows.
+        window: How many jobs are held at once.
+
+    Attributes:
+        held: The jobs that this process holds, by id.
+    """
+
+    def __init__(self, journal: Journal, registry: Registry, window: int) -> None:
+        self._journal = journal
+        self._registry = registry
+        self._window = window
+        self._writer = Writer(journal, self._tick, self._lost_key)
+        self._host: Host | None = None
+        self.held: dict[str, JobRecord] = {}
+        self._running: dict[JobRecord, None] = {}
+        self._has_backlog = False
+        self._is_claiming = False
+        self._is_closing = False
+        self._has_stuck = False
+        self._due: asyncio.TimerHandle | None = None
+        self._next_recovery = 0.0
+        self._next_expiry = 0.0
+
+    # Its lifetime.
+
+    def attach(self, host: Host) -> None:
+        """Begin to work, and let this one run what is claimed."""
+        self._host = host
+        self._is_closing = False
+        self._writer.start()
+        self.claim_soon()
+
+    async def open(self) -> None:
+        """Wait until the journal is open, and the jobs of dead processes are waiting again.
+
+        Raises:
+            JournalError: It cannot be opened.
+        """
+        await self.call(self._journal.open)
+        self._announce(await self.call(self._journal.recover))
+        self.claim_soon()
+
+    def stop_claiming(self) -> None:
+        """Take no more jobs from the journal, as this process is about to end."""
+        self._is_closing = True
+
+    async def close(self) -> None:
+        """Write what is left, and give back what is held."""
+        self.stop_claiming()
+        if self._due is not None:
+            self._due.cancel()
+        try:
+            if not self._has_stuck:
+                # A thread that cannot be stopped is at its job as long as the process lives.
+                await self.call(self._journal.close)
+        except JournalError as exc:
+            logger.error("the journal could not be closed, its lock will tell: %s", exc)
+        self._host = None
+        self._writer.close()
+
+    # Jobs on their way in.
+
+    def keep(self, record: JobRecord, declared: Task[..., Any] | None) -> JobRecord | Job:
+        """Make a new record one that is kept; return it, or the job that has its key.
+
+        The job runs with the arguments as they come back from the journal, now and after
+        a crash.
+
+        Raises:
+            NotSerializable: An argument cannot be written down, or there is too much of it.
+        """
+        task = record.task
+        call, record.args, record.kwargs = codec_of(task).encode(record.args, record.kwargs)
+        if len(call) > self._journal.max_payload:
+            raise NotSerializable(
+                f"the arguments of task {task.name} take {len(call)} bytes as JSON, and the "
+                f"limit is {self._journal.max_payload} (max_payload=); store large data "
+                "elsewhere, and give the task its name"
+            )
+        options = None
+        if declared is None or declared.options is not task.options:
+            changes = difference(task.options, declared.options if declared else task.options)
+            options = _encode(changes).decode() if changes else None
+        record.kept = Kept(call, options)
+        key = task.options.key
+        if key is not None:
+            holder = self._registry.hold_key(key, record)
+            if holder is not record:
+                return holder
+            former = self._journal.holder_of(key)
+            if former is not None:
+                self._registry.free_key(record)
+                return self._registry.known(former) or KeptJob(self, former, task.name)
+        self.held[record.id] = record
+        return record
+
+    def save(self, tasks: BackgroundTasks, loop: asyncio.AbstractEventLoop) -> Saving:
+        """Have the new jobs of a collector written; the receipt tells when they are (J1)."""
+        records = [record for record in tasks.take_unsaved() if record.finished_at is None]
+        saving = Saving(self._new_jobs(tasks, records), records, loop)
+        self._writer.add(saving)
+        return saving
+
+    def save_late(self, tasks: BackgroundTasks) -> None:
+        """Have the new jobs of a collector written that no response waits for."""
+        records = [record for record in tasks.take_unsaved() if record.finished_at is None]
+        if records:
+            self._writer.add_late(self._new_jobs(tasks, records))
+
+    def _new_jobs(self, tasks: BackgroundTasks, records: list[JobRecord]) -> list[NewJob]:
+        jobs: list[NewJob] = []
+        for record in records:
+            kept = kept_of(record)
+            kept.is_told = True
+            kept.after, tasks.former = tasks.former, record.id
+            jobs.append(
+                NewJob(
+                    record.id,
+                    record.task_name,
+                    kept.call,
+                    kept.options,
+                    record.queued_at,
+                    record.run_after,
+                    record.task.options.priority,
+                    record.task.options.key,
+                    kept.after,
+                    True,
+                )
+            )
+        return jobs
+
+    def _lost_key(self, loser: str, winner: str) -> None:
+        """Let a job be the one that another process has given its key to (J6)."""
+        record = self.held.get(loser)
+        if record is not None and self._host is not None:
+            self._host.loop.call_soon_threadsafe(self._follow, record, winner)
+
+    def _follow(self, record: JobRecord, winner: str) -> None:
+        if record.finished_at is None:
+            self._let_go(record)
+            record.become(winner)
+
+    # Jobs on their way through this process.
+
+    def begins(self, record: JobRecord) -> None:
+        """Note that an attempt begins; from any thread."""
+        self._journal.note_start(record.id, record.attempt)
+        self._running[record] = None
+
+    def ended(self, record: JobRecord) -> None:
+        """Have it written how a job has ended."""
+        kept = kept_of(record)
+        self._forget(record)
+        if not kept.is_told:
+            return
+        assert record.finished_at is not None  # noqa: S101 - it has ended
+        if (
+            record.status is JobStatus.succeeded
+            and record.logs is None
+            and record.fraction is None
+            and not record.message
+        ):
+            self._writer.mark(
+                Success(
+                    record.id,
+                    record.attempt,
+                    record.started_at,
+                    record.finished_at,
+                    self._result_of(record),
+                )
+            )
+        else:
+            self._writer.mark(self._change_of(record, is_held=False))
+        self._claim_if_room()
+
+    def dropped(self, record: JobRecord) -> None:
+        """Have a job leave no row behind (M5)."""
+        self._forget(record)
+        if kept_of(record).is_told:
+            self._writer.drop(record.id)
+
+    def put_off(self, record: JobRecord) -> bool:
+        """Have it written that a job waits; return whether it does that in this process."""
+        self._running.pop(record, None)
+        if len(self.held) > self._limit:
+            self.give_back(record)
+            return False
+        self._writer.mark(self._change_of(record, is_held=True))
+        return True
+
+    def has_room_for(self, record: JobRecord) -> bool:
+        """Whether a job that may start now can wait in memory; otherwise it is given back."""
+        if len(self.held) <= self._limit:
+            return True
+        self.give_back(record)
+        return False
+
+    def give_back(self, record: JobRecord, *, is_stuck: bool = False) -> None:
+        """Let a job wait in the journal, for this process or another one.
+
+        Args:
+            record: The job.
+            is_stuck: Whether a thread is still at it, so that nobody may have it while this
+                process lives.
+        """
+        kept_of(record).is_away = True
+        if is_stuck:
+            self._has_stuck = True
+        self._writer.mark(self._change_of(record, is_held=is_stuck))
+        self._let_go(record)
+        self._has_backlog = True
+
+    def _let_go(self, record: JobRecord) -> None:
+        kept_of(record).is_away = True
+        self._forget(record)
+        self._registry.unfinished.pop(record, None)
+        record.wake()
+
+    def _forget(self, record: JobRecord) -> None:
+        self.held.pop(record.id, None)
+        self._running.pop(record, None)
+
+    @property
+    def _limit(self) -> int:
+        # Jobs that wait in the journal have their share of the room.
+        return self._window // 2 if self._has_backlog else self._window
+
+    def _change_of(self, record: JobRecord, *, is_held: bool) -> Change:
+        return Change(
+            record.id,
+            str(record.status),
+            record.attempt,
+            kept_of(record).interrupted,
+            record.run_after,
+            record.started_at,
+            record.finished_at,
+            record.fraction,
+            record.message,
+            self._result_of(record) if record.status is JobStatus.succeeded else None,
+            record.error,
+            record.traceback,
+            _encode(record.logs).decode() if record.logs else None,
+            is_held,
+        )
+
+    def _result_of(self, record: JobRecord) -> str | None:
+        if record.value is None:
+            return None
+        try:
+            text = codec_of(record.task).encode_result(record.value)
+            if len(text) <= self._journal.max_payload:
+                return text
+            reason = f"it takes {len(text)} bytes, over max_payload={self._journal.max_payload}"
+        except NotSerializable as exc:
+            reason = str(exc)
+        logger.warning(
+            "the result of task %s is not kept: %s (job %s)", record.task_name, reason, record.id
+        )
+        return None
+
+    # Taking jobs from the journal.
+
+    def claim_soon(self) -> None:
+        """Claim jobs, if there is room for some; in the loop's thread."""
+        room = self._window - len(self.held)
+        if self._is_claiming or self._is_closing or self._host is None or room <= 0:
+            return
+        self._is_claiming = True
+        limit = min(room, CLAIMED)
+        claim = partial(self._journal.claim, limit, time.time())
+        self._writer.call(claim, partial(self._bring, self._host, limit))
+
+    def _claim_if_room(self) -> None:
+        # In large steps, as each one is a commit.
+        if self._has_backlog and len(self.held) <= self._window // 2:
+            self.claim_soon()
+
+    def _bring(
+        self, host: Host, limit: int, rows: list[JobRow] | None, error: BaseException | None
+    ) -> None:
+        if error is not None and not isinstance(error, JournalError):
+            logger.error("claiming jobs failed", exc_info=error)
+        try:
+            host.loop.call_soon_threadsafe(self._claimed, host, limit, rows or [])
+        except RuntimeError:  # the loop was closed
+            self._is_claiming = False
+            for row in rows or ():
+                self._writer.mark(_change_of_row(row, "queued", None))
+
+    def _claimed(self, host: Host, limit: int, rows: list[JobRow]) -> None:
+        self._is_claiming = False
+        self._has_backlog = len(rows) >= limit
+        host.take_up(rows)
+        if self._has_backlog:
+            self._claim_if_room()
+
+    def adopt(self, record: JobRecord) -> None:
+        """Hold a job that was claimed."""
+        self.held[record.id] = record
+
+    def fail_row(self, row: JobRow, reason: str) -> JobInfo:
+        """Fail a job that was claimed and cannot be run (J8)."""
+        mark = _change_of_row(row, "failed", reason)
+        self._writer.mark(mark)
+        self._registry.ended[JobStatus.failed] += 1
+        return msgspec.structs.replace(
+            self._info_of(row),
+            status=JobStatus.failed,
+            error=reason,
+            finished_at=None if mark.finished_at is None else as_instant(mark.finished_at),
+        )
+
+    # What the thread looks after.
+
+    def _tick(self) -> None:
+        now = time.time()
+        host = self._host
+        if host is None or self._is_closing:
+            return
+        orphans: list[Orphan] = []
+        if now >= self._next_recovery:
+            self._next_recovery = now + RECOVER_INTERVAL
+            orphans = self._journal.recover()
+        cancelled = self._journal.cancellations() if self._journal.is_changed() else []
+        is_ready = self._journal.has_ready(retries=False)
+        due = self._journal.next_due()
+        if now >= self._next_expiry:
+            is_more = self._journal.expire(now, EXPIRED) >= EXPIRED
+            self._next_expiry = now if is_more else now + EXPIRE_INTERVAL
+        is_due = due is not None and due <= now + 1.0
+        if orphans or cancelled or is_ready or is_due or self._running:
+            try:
+                host.loop.call_soon_threadsafe(
+                    self._look, orphans, cancelled, is_ready, due if is_due else None
+                )
+            except RuntimeError:
+                self._host = None
+
+    def _look(
+        self, orphans: list[Orphan], cancelled: list[str], is_ready: bool, due: float | None
+    ) -> None:
+        """Act on what the tick has found, in the event loop."""
+        self._announce(orphans)
+        for wanted in cancelled:
+            record = self.held.get(wanted)
+            if record is not None and self._host is not None:
+                record.home.cancel(record, "cancelled by request")
+        self._show_progress()
+        if is_ready:
+            self._has_backlog = True
+            self.claim_soon()
+        if due is not None and self._due is None and self._host is not None:
+            wait = max(0.0, due - time.time())
+            self._due = self._host.loop.call_later(wait, self._claim_due)
+
+    def _claim_due(self) -> None:
+        self._due = None
+        self.claim_soon()
+
+    def _announce(self, orphans: list[Orphan]) -> None:
+        if orphans and self._host is not None:
+            self._host.recovered(orphans)
+
+    def _show_progress(self) -> None:
+        """Have it written which jobs are running, and how far they are."""
+        for record in list(self._running):
+            kept = kept_of(record)
+            shown = (record.attempt, record.fraction, record.message)
+            if record.status is JobStatus.running and kept.shown != shown and kept.is_told:
+                kept.shown = shown
+                self._writer.show(self._change_of(record, is_held=True))
+
+    # Questions, asked in a thread once all that was told before has been written.
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """Return what a function returns in the writer's thread."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+
+        def done(value: Any, error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(_answer, answer, value, error)
+
+        self._writer.start()
+        self._writer.call(function, done)
+        return await answer
+
+    async def info(self, id: str) -> JobInfo:
+        """Return what the journal says of a job.
+
+        Raises:
+            JobNotFound: There is none of that id (any more).
+        """
+        return self._info_of(await self._row(id))
+
+    async def _row(self, id: str) -> JobRow:
+        row: JobRow | None = await self.call(partial(self._journal.get, id))
+        if row is None:
+            raise JobNotFound(
+                f"no job {id!r} is known to this runner or its journal {self._journal.path}; "
+                "finished jobs are forgotten when their retention is over"
+            )
+        return row
+
+    async def result(self, id: str, timeout: float | None) -> Any:
+        """Wait for the end of a job, whoever runs it, and return its value.
+
+        Raises:
+            JobNotFound: There is none of that id.
+            JobFailed: It has no result.
+            TimeoutError: It has not ended by then.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        wait = 0.01
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            record = self._registry.here(id)
+            if record is not None:
+                return await record.result(left)
+            info = self._info_of(await self._row(id))
+            if info.status is JobStatus.succeeded:
+                return info.result
+            if info.status.is_final:
+                raise JobFailed(info.id, info.task, info.error or str(info.status))
+            if left is not None and left <= 0:
+                raise TimeoutError(
+                    f"job {id} of task {info.task} is still {info.status} after {timeout} seconds"
+                )
+            await asyncio.sleep(wait if left is None else min(wait, max(left, 0.0)))
+            wait = min(2 * wait, POLL_INTERVAL)
+
+    async def find(
+        self, status: str | None, task: str | None, after: str | None, limit: int
+    ) -> list[JobInfo]:
+        """Return the newest jobs that this process does not know better about."""
+        find = partial(self._journal.find, status, task, after, limit + len(self.held))
+        rows: list[JobRow] = await self.call(find)
+        return [self._info_of(row) for row in rows if row.id not in self.held]
+
+    async def cancel(self, id: str) -> JobInfo:
+        """Cancel a job that waits in the journal, or ask its owner to."""
+        await self._row(id)
+        await self.call(partial(self._journal.cancel, id, "cancelled by request", time.time()))
+        return await self.info(id)
+
+    async def retry(self, id: str) -> JobInfo:
+        """Let a failed or cancelled job wait again.
+
+        Raises:
+            JobNotFound: There is none of that id.
+            ValueError: It is neither.
+        """
+        row = await self._row(id)
+        if not await self.call(partial(self._journal.retry, row.id)):
+            raise ValueError(
+                f"only failed and cancelled jobs can be retried, and job {id} is {row.status}"
+            )
+        record = self._registry.known(row.id)
+        if record is not None and record.kept is not None:
+            record.reopen()
+            record.kept.interrupted = 0
+            record.kept.is_away = True
+        info = await self.info(id)
+        self._has_backlog = True
+        self.claim_soon()
+        return info
+
+    async def purge(self, status: str | None, before: float) -> int:
+        """Forget jobs that ended before that instant, some at a time; count them."""
+        gone = 0
+        while True:
+            some: int = await self.call(partial(self._journal.purge, status, before, EXPIRED))
+            gone += some
+            if some < EXPIRED:
+                return gone
+
+    async def has_work(self) -> bool:
+        """Whether jobs wait in the journal that may start, or are to be tried again."""
+        return bool(await self.call(partial(self._journal.has_ready, retries=True)))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs of each status the journal has."""
+        return self._journal.counts()
+
+    def _info_of(self, row: JobRow) -> JobInfo:
+        task = declared_task(row.task)
+        options = None if task is None else _options_of(task, row)
+        retries = 0 if options is None else options.retries
+        is_final = JobStatus(row.status).is_final
+        return JobInfo(
+            id=row.id,
+            task=row.task,
+            status=JobStatus(row.status),
+            attempt=row.attempt,
+            max_attempts=retries + 1 + row.interrupted,
+            queued_at=as_instant(row.queued_at),
+            run_after=None if row.run_after is None else as_instant(row.run_after),
+            started_at=None if row.started_at is None else as_instant(row.started_at),
+            finished_at=None if row.finished_at is None else as_instant(row.finished_at),
+            progress=row.progress,
+            message=row.message,
+            result=_result_in(row, task) if is_final else None,
+            error=row.error,
+            traceback=row.traceback,
+            durable=True,
+            owner=row.owner,
+            logs=_logs_in(row),
+        )
+
+
+class KeptJob(Job):
+    """A job that is kept in the journal and not in this process."""
+
+    __slots__ = ("_id", "_keeper", "_task_name")
+
+    def __init__(self, keeper: Keeper, id: str, task_name: str) -> None:
+        self._keeper = keeper
+        self._id = id
+        self._task_name = task_name
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self._id
+
+    @property
+    def task_name(self) -> str:
+        """The name of its task."""
+        return self._task_name
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the value, as `Job.result` says."""
+        return await self._keeper.result(self._id, timeout)
+
+    async def info(self) -> JobInfo:
+        """Return what is known of the job now."""
+        return await self._keeper.info(self._id)
+
+
+def kept_of(record: JobRecord) -> Kept:
+    """Return what belongs to a record as one that is kept."""
+    assert record.kept is not None  # noqa: S101 - only such records come here
+    return record.kept
+
+
+def task_of(row: JobRow) -> Task[..., Any]:
+    """Return the task of a job, with the options it was added with.
+
+    Raises:
+        LookupError: No task of that name is declared in this process (J8).
+        TypeError, ValueError: Its options do not fit (any more).
+    """
+    task = declared_task(row.task)
+    if task is None:
+        raise LookupError(
+            f"no task {row.task!r} is declared here: it was renamed or removed, or its module "
+            "has not been imported; retry the job when it is back"
+        )
+    changes: dict[str, object] = {} if row.options is None else msgspec.json.decode(row.options)
+    if not changes and row.priority == task.options.priority:
+        return task
+    options = apply(task.options, changes, row.priority)
+    return Task(task.func, name=task.name, options=options, declared=True)
+
+
+def _options_of(task: Task[..., Any], row: JobRow) -> Any:
+    try:
+        return task_of(row).options
+    except (LookupError, TypeError, ValueError):
+        return task.options
+
+
+def _result_in(row: JobRow, task: Task[..., Any] | None) -> Any:
+    if row.result is None:
+        return None
+    try:
+        if task is not None:
+            return codec_of(task).decode_result(row.result)
+        return msgspec.json.decode(row.result)
+    except ValueError:
+        return row.result  # edited by hand
+
+
+def _logs_in(row: JobRow) -> tuple[LogLine, ...]:
+    if row.logs is None:
+        return ()
+    try:
+        return msgspec.json.decode(row.logs, type=tuple[LogLine, ...])
+    except ValueError:
+        return ()
+
+
+def _change_of_row(row: JobRow, status: str, reason: str | None) -> Change:
+    return Change(
+        row.id,
+        status,
+        row.attempt,
+        row.interrupted,
+        None,
+        row.started_at,
+        None if reason is None else time.time(),
+        row.progress,
+        row.message,
+        None,
+        row.error if reason is None else reason,
+        row.traceback if reason is None else None,
+        row.logs,
+        False,
+    )
+
+
+def _answer(answer: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    if answer.done():
+        return
+    if error is None:
+        answer.set_result(value)
+    else:
+        answer.set_exception(error)

@@ -1,0 +1,288 @@
+"""What a journal is: the protocol, and the values that go in and come out."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "Batch",
+    "Change",
+    "JobRow",
+    "Journal",
+    "Mark",
+    "NewJob",
+    "Orphan",
+    "Success",
+]
+
+
+class NewJob(msgspec.Struct, frozen=True, array_like=True):
+    """A job to be written.
+
+    Attributes:
+        id, task: Its id and the name of its task.
+        call: Its arguments, as JSON text.
+        options: The options that differ from the declared ones, as JSON text; or None.
+        queued_at: When it was added, in seconds since the epoch.
+        run_after: Before when it may not start, or None.
+        priority: Of waiting jobs, the higher goes first.
+        key: At most one job that is still known may have it; or None.
+        after: The id of the job of the same request that goes before it, or None.
+        is_held: Whether this process runs it; otherwise whoever claims it.
+    """
+
+    id: str
+    task: str
+    call: str
+    options: str | None
+    queued_at: float
+    run_after: float | None
+    priority: int
+    key: str | None
+    after: str | None
+    is_held: bool
+
+
+class Success(msgspec.Struct, frozen=True, array_like=True):
+    """A job of this process has succeeded, and nothing else is to be told of it.
+
+    Attributes:
+        id, attempt: The job, and the number of its attempt.
+        started_at, finished_at: In seconds since the epoch.
+        result: What its task returned, as JSON text; None if that is not kept.
+    """
+
+    id: str
+    attempt: int
+    started_at: float | None
+    finished_at: float
+    result: str | None
+
+
+class Change(msgspec.Struct, frozen=True, array_like=True):
+    """How a job of this process stands now: all that changes about a job.
+
+    The attributes are those of `JobRow`, and:
+
+    Attributes:
+        is_held: Whether the process keeps it, to go on with it.
+    """
+
+    id: str
+    status: str
+    attempt: int
+    interrupted: int
+    run_after: float | None
+    started_at: float | None
+    finished_at: float | None
+    progress: float | None
+    message: str
+    result: str | None
+    error: str | None
+    traceback: str | None
+    logs: str | None
+    is_held: bool
+
+
+Mark: TypeAlias = "Success | Change"
+"""What a process tells of a job that it holds."""
+
+
+class Batch(msgspec.Struct):
+    """What is written in one commit: all of it or, if that fails, nothing.
+
+    Attributes:
+        added: New jobs.
+        marks: How jobs of this process stand, in the order told.
+        dropped: The ids of jobs of this process that are to leave no row (M5).
+    """
+
+    added: list[NewJob] = []
+    marks: list[Mark] = []
+    dropped: list[str] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.marks or self.dropped)
+
+
+class JobRow(msgspec.Struct, frozen=True):
+    """A job as the journal has it.
+
+    Attributes:
+        id, task, call, options, queued_at, run_after, priority, key, after: As in `NewJob`.
+        status: A word of `JobStatus`.
+        attempt: How often it has been started.
+        interrupted: How many of these attempts were cut off, by a crash or a shutdown.
+        crashes: During how many of them their process died (J5).
+        started_at, finished_at: In seconds since the epoch, or None.
+        owner: The process that holds it, as ``pid:12345``, or None.
+        progress, message: What its task last told.
+        result: What it returned, as JSON text, or None.
+        error, traceback: What it failed with last, or None.
+        logs: Its last log records, as JSON text, or None.
+        is_recovered: Whether the process that held it died, and nobody has had it since.
+    """
+
+    id: str
+    task: str
+    call: str
+    options: str | None
+    queued_at: float
+    run_after: float | None
+    priority: int
+    key: str | None
+    after: str | None
+    status: str
+    attempt: int
+    interrupted: int
+    crashes: int
+    started_at: float | None
+    finished_at: float | None
+    owner: str | None
+    progress: float | None
+    message: str
+    result: str | None
+    error: str | None
+    traceback: str | None
+    logs: str | None
+    is_recovered: bool
+
+
+class Orphan(msgspec.Struct, frozen=True):
+    """A job whose process died.
+
+    Attributes:
+        id, task: Its id and the name of its task.
+        is_poisonous: Whether it has been failed, as too many processes died running it (J5).
+    """
+
+    id: str
+    task: str
+    is_poisonous: bool
+
+
+class Journal(Protocol):
+    """Keeps jobs through a crash.
+
+    Every method blocks, and none is called in an event loop, but for `note`, `counts` and
+    `holder_of`, which must be quick. One thread calls those that write; those that read
+    (`get`, `find`, `holder_of`, `counts`) are called from any thread.
+
+    **Ownership.** Between `open` and `close` the journal knows this process as an owner. It
+    owns the jobs that it adds with ``is_held`` and those that it claims, until it marks them
+    otherwise. Nobody else gets a job that a living process owns, however silent that is (J4).
+
+    All methods raise `JournalError` where the journal cannot do its work; the next call may
+    well succeed again.
+    """
+
+    path: str
+    """Where it is, for messages."""
+
+    max_payload: int
+    """How many bytes of JSON the arguments or the result of one job may take."""
+
+    def open(self) -> None:
+        """Open or make the journal, and become an owner."""
+        ...
+
+    def close(self) -> None:
+        """Give all jobs of this process back, waiting for whoever claims them; let go."""
+        ...
+
+    def commit(self, batch: Batch) -> dict[str, str]:
+        """Write a batch; all of it is on disk when this returns, or nothing if it raises.
+
+        A mark changes a job only while this process owns it, and it has not ended. Of
+        several marks of one job, the last one counts.
+
+        Returns:
+            For each new job whose key another job has, the id of that one; the new job was
+            not written, and its id leads there from now on.
+        """
+        ...
+
+    def note_start(self, id: str, attempt: int) -> None:
+        """Keep that an attempt begins, at least through the death of the process alone.
+
+        Called from any thread, before the task is.
+        """
+        ...
+
+    def note(self, entry: Mark | NewJob) -> None:
+        """Keep what is to be written through the death of the process, until it is committed.
+
+        With a mark, the attempt whose start was noted is over.
+        """
+        ...
+
+    def turn(self) -> None:
+        """Know that the marks noted from now on are not of the commit that comes next."""
+        ...
+
+    def recover(self) -> list[Orphan]:
+        """Take the jobs of owners that died from them, for whoever claims them (J3, J4).
+
+        Jobs that were running are counted a crash; at the third they have failed (J5).
+        """
+        ...
+
+    def claim(self, limit: int, now: float) -> list[JobRow]:
+        """Become the owner of waiting jobs that may start, and return them.
+
+        Of higher priority first, then older. One whose `JobRow.after` has not ended
+        or left its turn is passed over, unless that is claimed along with it.
+        """
+        ...
+
+    def next_due(self) -> float | None:
+        """Return when the next job may start that is put off and nobody's, or None."""
+        ...
+
+    def is_changed(self) -> bool:
+        """Whether somebody else has written since this was last asked."""
+        ...
+
+    def cancellations(self) -> list[str]:
+        """Return which jobs of this process others want to be cancelled."""
+        ...
+
+    def cancel(self, id: str, reason: str, now: float) -> None:
+        """Cancel a job that nobody owns, or ask its owner to."""
+        ...
+
+    def retry(self, id: str) -> bool:
+        """Make a failed or cancelled job a waiting one again; False if it is neither."""
+        ...
+
+    def purge(self, status: str | None, before: float, limit: int) -> int:
+        """Forget up to ``limit`` jobs that ended (so) before that instant; count them."""
+        ...
+
+    def expire(self, now: float, limit: int) -> int:
+        """Forget up to ``limit`` jobs whose retention is over (J9); count them."""
+        ...
+
+    def get(self, id: str) -> JobRow | None:
+        """Return a job, or None if there is none of that id."""
+        ...
+
+    def find(
+        self, status: str | None, task: str | None, after: str | None, limit: int
+    ) -> list[JobRow]:
+        """Return jobs, the newest first; ``after`` is the id of the last one known."""
+        ...
+
+    def holder_of(self, key: str) -> str | None:
+        """Return the id of the job that has this key, or None (J6)."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs there are of each status, in constant time."""
+        ...
+
+    def has_ready(self, *, retries: bool) -> bool:
+        """Whether nobody's jobs wait that may start now, or (``retries``) to be tried again."""
+        ...

@@ -1,0 +1,1 @@
+INSERT INTO owners (token, pid) VALUES (:token, :pid) RETURNING id

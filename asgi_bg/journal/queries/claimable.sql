@@ -1,0 +1,15 @@
+SELECT
+    id, task, call, options, queued_at, run_after, priority, key, after, status, attempt,
+    interrupted, crashes, started_at, finished_at,
+    (SELECT 'pid:' || pid FROM owners WHERE owners.id = jobs.owner), progress, message, result,
+    error, traceback, logs, is_recovered,
+    -- Whether the job before it, of the same request, has yet to have its turn.
+    after IS NOT NULL AND EXISTS (
+        SELECT 1 FROM jobs AS former
+        WHERE former.id = jobs.after AND former.finished_at IS NULL
+            AND former.run_after IS NULL
+    )
+FROM jobs INDEXED BY jobs_open
+WHERE owner IS NULL AND finished_at IS NULL AND (run_after IS NULL OR owner IS NOT NULL)
+ORDER BY priority DESC, id
+LIMIT :limit

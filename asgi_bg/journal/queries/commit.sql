@@ -1,0 +1,2 @@
+INSERT INTO batches (owner, added, keyed, succeeded, changed, dropped)
+VALUES (:owner, :added, :keyed, :succeeded, :changed, :dropped)

@@ -1,0 +1,1 @@
+SELECT queued, running, succeeded, failed, cancelled FROM tally

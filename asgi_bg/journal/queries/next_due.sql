@@ -1,0 +1,2 @@
+SELECT min(run_after) FROM jobs INDEXED BY jobs_put_off
+WHERE finished_at IS NULL AND run_after IS NOT NULL AND owner IS NULL

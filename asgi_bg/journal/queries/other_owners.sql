@@ -1,0 +1,1 @@
+SELECT id, token FROM owners WHERE token <> :token

@@ -1,0 +1,1 @@
+SELECT id, job FROM twins WHERE id IN (SELECT value FROM json_each(:ids))
