@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import MethodType
 from typing import Any, Protocol
 
 import msgspec
@@ -102,6 +105,8 @@ class Keeper:
         self._host: Host | None = None
         self.held: dict[str, JobRecord] = {}
         self._running: dict[JobRecord, None] = {}
+        self._reader = _make_reader()
+        self._is_open = threading.Event()
         self._has_backlog = False
         self._is_claiming = False
         self._is_closing = False
@@ -117,6 +122,8 @@ class Keeper:
         self._host = host
         self._is_closing = False
         self._writer.start()
+        if not self._is_open.is_set():
+            self._writer.call(self._journal.open, lambda *_: self._is_open.set())
         self.claim_soon()
 
     async def open(self) -> None:
@@ -138,6 +145,7 @@ class Keeper:
         self.stop_claiming()
         if self._due is not None:
             self._due.cancel()
+            self._due = None
         try:
             if not self._has_stuck:
                 # A thread that cannot be stopped is at its job as long as the process lives.
@@ -145,7 +153,10 @@ class Keeper:
         except JournalError as exc:
             logger.error("the journal could not be closed, its lock will tell: %s", exc)
         self._host = None
+        self._is_open.clear()
         self._writer.close()
+        self._reader.shutdown(wait=False)
+        self._reader = _make_reader()
 
     # Jobs on their way in.
 
@@ -159,6 +170,12 @@ class Keeper:
             NotSerializable: An argument cannot be written down, or there is too much of it.
         """
         task = record.task
+        if isinstance(task.func, MethodType):
+            raise NotSerializable(
+                f"task {task.name} is bound to an object, of type "
+                f"{type(task.func.__self__).__qualname__}, that the journal cannot keep; make it "
+                "a function that is given plain data, or declare it with durable=False"
+            )
         call, record.args, record.kwargs = codec_of(task).encode(record.args, record.kwargs)
         if len(call) > self._journal.max_payload:
             raise NotSerializable(
@@ -176,6 +193,7 @@ class Keeper:
             holder = self._registry.hold_key(key, record)
             if holder is not record:
                 return holder
+            self._is_open.wait()  # some milliseconds, before the first job of a process
             former = self._journal.holder_of(key)
             if former is not None:
                 self._registry.free_key(record)
@@ -279,7 +297,7 @@ class Keeper:
 
     def has_room_for(self, record: JobRecord) -> bool:
         """Whether a job that may start now can wait in memory; otherwise it is given back."""
-        if len(self.held) <= self._limit:
+        if kept_of(record).is_claimed or len(self.held) <= self._limit:
             return True
         self.give_back(record)
         return False
@@ -328,7 +346,7 @@ class Keeper:
             self._result_of(record) if record.status is JobStatus.succeeded else None,
             record.error,
             record.traceback,
-            _encode(record.logs).decode() if record.logs else None,
+            _encode(tuple(record.logs)).decode() if record.logs else None,
             is_held,
         )
 
@@ -473,6 +491,14 @@ class Keeper:
         self._writer.call(function, done)
         return await answer
 
+    async def ask(self, question: Callable[[], Any]) -> Any:
+        """Return what a question returns, asked once all that was told has been written.
+
+        In a thread of its own, so that no commit waits for the answer.
+        """
+        await self.call(_nothing)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, question)
+
     async def info(self, id: str) -> JobInfo:
         """Return what the journal says of a job.
 
@@ -482,7 +508,7 @@ class Keeper:
         return self._info_of(await self._row(id))
 
     async def _row(self, id: str) -> JobRow:
-        row: JobRow | None = await self.call(partial(self._journal.get, id))
+        row: JobRow | None = await self.ask(partial(self._journal.get, id))
         if row is None:
             raise JobNotFound(
                 f"no job {id!r} is known to this runner or its journal {self._journal.path}; "
@@ -521,9 +547,15 @@ class Keeper:
         self, status: str | None, task: str | None, after: str | None, limit: int
     ) -> list[JobInfo]:
         """Return the newest jobs that this process does not know better about."""
-        find = partial(self._journal.find, status, task, after, limit + len(self.held))
-        rows: list[JobRow] = await self.call(find)
-        return [self._info_of(row) for row in rows if row.id not in self.held]
+        found: list[JobInfo] = []
+        while True:
+            rows: list[JobRow] = await self.ask(
+                partial(self._journal.find, status, task, after, limit)
+            )
+            found += [self._info_of(row) for row in rows if row.id not in self.held]
+            if len(rows) < limit or len(found) >= limit:
+                return found[:limit]
+            after = rows[-1].id
 
     async def cancel(self, id: str) -> JobInfo:
         """Cancel a job that waits in the journal, or ask its owner to."""
@@ -564,10 +596,11 @@ class Keeper:
 
     async def has_work(self) -> bool:
         """Whether jobs wait in the journal that may start, or are to be tried again."""
-        return bool(await self.call(partial(self._journal.has_ready, retries=True)))
+        return bool(await self.ask(partial(self._journal.has_ready, retries=True)))
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs of each status the journal has."""
+        self._is_open.wait()
         return self._journal.counts()
 
     def _info_of(self, row: JobRow) -> JobInfo:
@@ -695,6 +728,15 @@ def _change_of_row(row: JobRow, status: str, reason: str | None) -> Change:
         row.logs,
         False,
     )
+
+
+def _make_reader() -> ThreadPoolExecutor:
+    # It starts its thread with the first question.
+    return ThreadPoolExecutor(1, "asgi_bg journal reader")
+
+
+def _nothing() -> None:
+    pass
 
 
 def _answer(answer: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

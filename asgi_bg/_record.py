@@ -94,10 +94,20 @@ class Kept:
         interrupted: How many of its attempts were cut off.
         is_told: Whether the journal has been told of it.
         is_away: Whether it waits in the journal, for this process or another one.
+        is_claimed: Whether it was taken from there, as there was room for it.
         shown: What the journal says of its progress: the attempt, the fraction, the words.
     """
 
-    __slots__ = ("after", "call", "interrupted", "is_away", "is_told", "options", "shown")
+    __slots__ = (
+        "after",
+        "call",
+        "interrupted",
+        "is_away",
+        "is_claimed",
+        "is_told",
+        "options",
+        "shown",
+    )
 
     def __init__(self, call: str, options: str | None) -> None:
         self.call = call
@@ -106,6 +116,7 @@ class Kept:
         self.interrupted = 0
         self.is_told = False
         self.is_away = False
+        self.is_claimed = False
         self.shown: tuple[int, float | None, str] | None = None
 
 

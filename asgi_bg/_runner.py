@@ -172,7 +172,11 @@ class Runner:
         if scheduler.is_supervised:
             return
         if self._keeper is not None:
-            await self._keeper.open()
+            try:
+                await self._keeper.open()
+            except BaseException:
+                await self._close(scheduler)
+                raise
         scheduler.is_supervised = True
 
     async def drain(self, timeout: float | None = None) -> bool:
@@ -430,7 +434,7 @@ class Runner:
         running = sum(scheduler.running for scheduler in tuple(self._schedulers.values()))
         ended = self._registry.ended
         unfinished = len(self._registry.unfinished)
-        if self._keeper is not None:
+        if self._keeper is not None and self._schedulers:
             counts = self._keeper.counts()
             unfinished += counts["queued"] + counts["running"] - len(self._keeper.held)
         return RunnerStats(

@@ -252,7 +252,9 @@ class Scheduler:
             self._fail_unfit(self._keeper, row, exc)
             return None
         kept = kept_of(record)
-        kept.is_told, kept.is_away, kept.after = True, False, row.after
+        kept.is_told = kept.is_claimed = True
+        kept.is_away = False
+        kept.after = row.after
         kept.interrupted = row.interrupted
         record.home = self
         record.status = JobStatus.queued
@@ -317,7 +319,7 @@ class Scheduler:
 
     def submit(self, record: JobRecord) -> bool:
         """Start a job as soon as there is room; False if it has ended, or is put off."""
-        if record.finished_at is not None:
+        if record.finished_at is not None or record.is_away:
             return False
         if record.run_after is not None and record.run_after > time.time():
             if record.kept is None or kept_at_home(self._keeper, record):
@@ -424,7 +426,8 @@ class Scheduler:
         if record.status is _RUNNING:
             kept_of(record).interrupted += 1
         record.status = JobStatus.queued
-        self._keeper.give_back(record, is_stuck=record.given_up == record.run > 0)
+        is_in_thread = record.task.place == "thread" and record.is_in_thread
+        self._keeper.give_back(record, is_stuck=is_in_thread and record.given_up == record.run)
 
     def _wait_for_retry(self, record: JobRecord, delay: float) -> None:
         record.status = JobStatus.queued

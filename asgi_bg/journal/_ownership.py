@@ -108,9 +108,9 @@ def remove_leftovers(journal: str, known: set[str]) -> None:
     To be called in a transaction that writes, as is the making of an `Ownership`: a file
     that has just been made and is not locked yet would be taken for a leftover.
     """
-    name = Path(journal).name
-    prefix = f"{name}-owner-"
-    for path in Path(journal).parent.glob(f"{_escape(prefix)}*"):
+    pattern = Path(path_of(journal, ""))
+    prefix = pattern.name
+    for path in pattern.parent.glob(f"{_escape(prefix)}*"):
         token = path.name.removeprefix(prefix)
         if token in known:
             continue
@@ -122,8 +122,8 @@ def remove_leftovers(journal: str, known: set[str]) -> None:
 
 
 def path_of(journal: str, token: str) -> str:
-    """Return where the file of an owner is."""
-    return f"{journal}-owner-{token}"
+    """Return where the file of an owner is: beside the journal itself, not a link to it."""
+    return f"{os.path.realpath(journal)}-owner-{token}"
 
 
 def _escape(text: str) -> str:

@@ -168,7 +168,8 @@ class Journal(Protocol):
 
     Every method blocks, and none is called in an event loop, but for `note`, `counts` and
     `holder_of`, which must be quick. One thread calls those that write; those that read
-    (`get`, `find`, `holder_of`, `counts`) are called from any thread.
+    (`get`, `find`, `holder_of`, `counts`, `has_ready`) are called from any thread, and no
+    other call waits for `find`, which may take its time.
 
     **Ownership.** Between `open` and `close` the journal knows this process as an owner. It
     owns the jobs that it adds with ``is_held`` and those that it claims, until it marks them

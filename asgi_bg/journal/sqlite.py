@@ -49,6 +49,7 @@ _SIZE_OF = {kind: len(kind.__struct_fields__) for kind in (NewJob, Success, Chan
 Entry = TypeVar("Entry", bound="NewJob | Success | Change")
 
 _encode = msgspec.json.Encoder().encode
+_LAST = 2.8e11  # seconds; what fits into an id
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 _POISONOUS = (
     f"the processes that ran it died {CRASH_LIMIT} times during it, so it is not run any more"
@@ -163,7 +164,7 @@ class SQLiteJournal:
         )
         try:
             version_of(connection, self.path)  # before anything is written
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._use_wal(connection)
             connection.execute(f"PRAGMA synchronous = {self._durability}")
             connection.execute("PRAGMA journal_size_limit = 67108864")
             connection.execute("PRAGMA cache_size = -8192")  # kibibytes
@@ -172,6 +173,19 @@ class SQLiteJournal:
             connection.close()
             raise
         return connection
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as exc:
+                # SQLite does not wait by itself while another process does the same.
+                if "locked" not in str(exc) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
 
     def _refuse_others(self) -> None:
         """Raise where the file is no journal for this code.
@@ -498,7 +512,7 @@ class SQLiteJournal:
     def purge(self, status: str | None, before: float, limit: int) -> int:
         """Forget up to ``limit`` jobs that ended before that instant; count them."""
         wanted = [s.value for s in JobStatus if s.is_final and status in (None, s.value)]
-        newest = first_id(before + 0.001)  # ids sort by milliseconds
+        newest = first_id(min(before + 0.001, _LAST))  # ids sort by milliseconds
         gone = 0
         with self._writing() as connection:
             for word in wanted:
@@ -556,14 +570,18 @@ class SQLiteJournal:
         if status is not None:
             name = "find_ended" if JobStatus(status).is_final else "find_unfinished"
         values = {"status": status, "task": task, "after": after, "limit": limit}
-        with self._read() as connection:
-            found = connection.execute(query(name), values).fetchall()
+        # By a connection of its own, as among millions of jobs this may take its time.
+        with self._explained_reading():
+            connection = self._connect_to("rw")
+            with contextlib.closing(connection):
+                connection.execute("PRAGMA query_only = 1")
+                found = connection.execute(query(name), values).fetchall()
         return [self._row(row) for row in found]
 
     def holder_of(self, key: str) -> str | None:
         """Return the id of the job that has this key, or None."""
         with self._read() as connection:
-            row = connection.execute(query("holder_of"), {"key": key}).fetchone()
+            row = connection.execute(query("holder_of"), {"key": _stored(key)}).fetchone()
         return None if row is None else str(row[0])
 
     def counts(self) -> dict[str, int]:
@@ -632,9 +650,14 @@ def _text(items: Any) -> str:
     return text
 
 
+def _stored(text: str) -> str:
+    """Return a text as `_text` leaves it."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace").decode()
+
+
 def _replace_surrogates(items: Any) -> Any:
     if isinstance(items, str):
-        return items.encode("utf-8", "backslashreplace").decode()
+        return _stored(items)
     if isinstance(items, list | tuple):
         return [_replace_surrogates(item) for item in cast("list[Any]", items)]
     return items

@@ -1,7 +1,8 @@
 -- Of the jobs that were running when their owner died: the third time they have failed.
+-- (The plus sign has SQLite go from the attempts to the jobs.)
 -- An attempt that is over by what was written of it since is none of them.
 UPDATE jobs SET
-    attempt = max(attempt, begun.attempt),
+    attempt = max(jobs.attempt, begun.attempt),
     interrupted = interrupted + 1,
     crashes = crashes + 1,
     status = iif(crashes + 1 >= :limit, 'failed', 'queued'),
@@ -13,5 +14,5 @@ FROM (
     SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS attempt
     FROM json_each(:begun)
 ) AS begun
-WHERE jobs.id = begun.id AND jobs.owner = :owner AND jobs.finished_at IS NULL
+WHERE jobs.id = begun.id AND +jobs.owner = :owner AND jobs.finished_at IS NULL
     AND (begun.attempt > jobs.attempt OR jobs.status = 'running')
