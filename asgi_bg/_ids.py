@@ -3,6 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections import deque
+
+_DRAWN = 64
+"""How many times 8 random bytes are drawn at once, as each time is a system call."""
+
+_random: deque[int] = deque()
+# A forked child must not give out what its parent does.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.clear)
+
+
+def _draw() -> int:
+    """Return 62 bits of the system's random source, each of them given out once."""
+    try:
+        return _random.popleft()
+    except IndexError:
+        drawn = os.urandom(8 * _DRAWN)
+        numbers = [
+            int.from_bytes(drawn[start : start + 8], "big") >> 2
+            for start in range(0, len(drawn), 8)
+        ]
+        _random.extend(numbers[1:])
+        return numbers[0]
 
 
 def new_id(at: float) -> str:
@@ -18,8 +41,7 @@ def new_id(at: float) -> str:
         at: Seconds since the epoch.
     """
     tick = int(at * 4_096_000)
-    random = int.from_bytes(os.urandom(8), "big") >> 2
-    return f"{(tick >> 12) << 80 | 7 << 76 | (tick & 0xFFF) << 64 | 2 << 62 | random:032x}"
+    return f"{(tick >> 12) << 80 | 7 << 76 | (tick & 0xFFF) << 64 | 2 << 62 | _draw():032x}"
 
 
 def first_id(at: float) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import msgspec
 
 from asgi_bg._collector import BackgroundTasks
+from asgi_bg._ids import new_id
 from asgi_bg._job import Job, JobInfo, JobStatus, LogLine, as_instant
 from asgi_bg._options import apply, difference
 from asgi_bg._record import JobRecord, Kept
@@ -198,6 +199,7 @@ class Keeper:
             if former is not None:
                 self._registry.free_key(record)
                 return self._registry.known(former) or KeptJob(self, former, task.name)
+        record.become(new_id(record.queued_at))
         self.held[record.id] = record
         return record
 
@@ -246,6 +248,7 @@ class Keeper:
         if record.finished_at is None:
             self._let_go(record)
             record.become(winner)
+            self._registry.name(record)
 
     # Jobs on their way through this process.
 
@@ -321,6 +324,7 @@ class Keeper:
         kept_of(record).is_away = True
         self._forget(record)
         self._registry.unfinished.pop(record, None)
+        self._registry.name(record)  # whoever has it finds it again when it is claimed
         record.wake()
 
     def _forget(self, record: JobRecord) -> None:
@@ -528,7 +532,7 @@ class Keeper:
         wait = 0.01
         while True:
             left = None if deadline is None else deadline - time.monotonic()
-            record = self._registry.here(id)
+            record = self.held.get(id)
             if record is not None:
                 return await record.result(left)
             info = self._info_of(await self._row(id))

@@ -231,9 +231,8 @@ class JobRecord(Job):
         self._id: str | None = None
 
     def become(self, id: str) -> None:
-        """Take an id: that of the row it was read from, or of the job that has its key."""
+        """Take an id: of a job that is kept, which is found by it among those held."""
         self._id = id
-        self.home.named(self)
 
     # What users see.
 

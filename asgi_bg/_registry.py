@@ -64,13 +64,6 @@ class Registry:
         self.ended[record.status] -= 1
         self.unfinished[record] = None
 
-    def here(self, id: str) -> JobRecord | None:
-        """Return the job of that id, if it is this process that knows how it stands."""
-        record = self._named.get(id)
-        if record is None or record.kept is None:
-            return record
-        return record if record in self.unfinished else None
-
     def known(self, id: str) -> JobRecord | None:
         """Return the record of that id, if somebody still has it."""
         return self._named.get(id)

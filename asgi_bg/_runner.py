@@ -18,6 +18,7 @@ from asgi_bg._keeper import Keeper
 from asgi_bg._lane import Lane
 from asgi_bg._messages import log_unfinished
 from asgi_bg._options import check_count, check_seconds
+from asgi_bg._record import JobRecord
 from asgi_bg._registry import Registry
 from asgi_bg._scheduler import Limits, Scheduler
 from asgi_bg._task import P
@@ -333,10 +334,10 @@ class Runner:
         Raises:
             JobNotFound: No job of that id is known (any more).
         """
-        record = self._registry.here(id)
+        record = self._here(id)
         if record is None and self._keeper is not None:
             return await self._keeper.info(id)
-        return self._registry.get(id).snapshot()
+        return (record or self._registry.get(id)).snapshot()
 
     async def result(self, id: str, timeout: float | None = None) -> Any:
         """Wait until a job has ended, and return what its task returned.
@@ -346,10 +347,18 @@ class Runner:
             JobFailed: The job failed, was cancelled or was dropped.
             TimeoutError: It has not ended after ``timeout`` seconds. It goes on.
         """
-        record = self._registry.here(id)
+        record = self._here(id)
         if record is None and self._keeper is not None:
             return await self._keeper.result(id, timeout)
-        return await self._registry.get(id).result(timeout)
+        return await (record or self._registry.get(id)).result(timeout)
+
+    def _here(self, id: str) -> JobRecord | None:
+        """Return the job of that id, if it is this process that knows how it stands."""
+        held = None if self._keeper is None else self._keeper.held.get(id)
+        if held is not None:
+            return held
+        known = self._registry.known(id)
+        return None if known is None or known.kept is not None else known
 
     async def jobs(
         self,
@@ -386,10 +395,10 @@ class Runner:
             JobNotFound: No job of that id is known (any more).
             ValueError: It has succeeded, or has not ended.
         """
-        here = self._registry.here(id)
+        here = self._here(id)
         if here is None and self._keeper is not None:
             return await self._keeper.retry(id)
-        record = self._registry.get(id)
+        record = here or self._registry.get(id)
         if record.status not in (JobStatus.failed, JobStatus.cancelled):
             raise ValueError(
                 f"only failed and cancelled jobs can be retried, and job {id} is {record.status}"
@@ -407,10 +416,10 @@ class Runner:
         Raises:
             JobNotFound: No job of that id is known (any more).
         """
-        here = self._registry.here(id)
+        here = self._here(id)
         if here is None and self._keeper is not None:
             return await self._keeper.cancel(id)
-        record = self._registry.get(id)
+        record = here or self._registry.get(id)
         record.home.cancel(record, "cancelled by request")
         return record.snapshot()
 

@@ -46,6 +46,10 @@ class Sealer:
         """Whether texts are sealed."""
         return bool(self._ciphers)
 
+    def is_sealed(self, text: str) -> bool:
+        """Whether a stored text can be read only with a key."""
+        return text[:1] == _MARK
+
     def seal(self, text: str | None) -> str | None:
         """Return a text as it is to be stored."""
         if text is None or not self._ciphers:

@@ -49,7 +49,7 @@ class Receipt:
         Raises:
             JournalError: They cannot be written.
         """
-        if not self.is_over:
+        if not self.is_written and self.error is None:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiters.append(waiter)
             await waiter

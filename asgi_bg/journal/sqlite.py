@@ -195,6 +195,11 @@ class SQLiteJournal:
         """
         if not os.path.exists(self.path):
             return
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            # SQLite would make its other files as this one is, and so leave them.
+            raise JournalError(
+                f"the journal {self.path} cannot be used: this process may not read and write it"
+            )
         try:
             with contextlib.closing(self._connect_to("ro")) as connection:
                 version_of(connection, self.path)
@@ -598,7 +603,7 @@ class SQLiteJournal:
 
     def _row(self, values: Iterable[Any]) -> JobRow:
         row = JobRow(*values)
-        if not self._sealer.is_active:
+        if not self._sealer.is_active and not self._sealer.is_sealed(row.call):
             return row
         unseal = self._sealer.open
         return msgspec.structs.replace(
