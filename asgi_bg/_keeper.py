@@ -10,24 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import MethodType
 from typing import Any, Protocol
 
 import msgspec
 
+from asgi_bg._archive import Archive, KeptJob
 from asgi_bg._collector import BackgroundTasks
 from asgi_bg._ids import new_id
-from asgi_bg._job import Job, JobInfo, JobStatus, LogLine, as_instant
-from asgi_bg._options import apply, difference
+from asgi_bg._job import Job, JobInfo, JobStatus, as_instant
+from asgi_bg._options import difference
 from asgi_bg._record import JobRecord, Kept
 from asgi_bg._registry import Registry
-from asgi_bg._task import Task, declared_task
-from asgi_bg.exceptions import JobFailed, JobNotFound, JournalError, NotSerializable
+from asgi_bg._rows import change_of, info_of
+from asgi_bg._task import Task
+from asgi_bg.exceptions import JournalError, NotSerializable
 from asgi_bg.journal._writer import Receipt, Writer
 from asgi_bg.journal.base import Change, JobRow, Journal, NewJob, Orphan, Success
 from asgi_bg.journal.codec import codec_of
@@ -42,9 +41,6 @@ EXPIRE_INTERVAL = 30.0
 
 EXPIRED = 500
 """How many of them are removed at a time, so that nobody waits for that."""
-
-POLL_INTERVAL = 0.2
-"""How many seconds at most lie between two looks at a job that another process runs."""
 
 CLAIMED = 500
 """How many jobs are claimed at a time."""
@@ -63,10 +59,6 @@ class Host(Protocol):
 
     def recovered(self, orphans: list[Orphan]) -> None:
         """Tell of jobs whose process died."""
-        ...
-
-    def cancel(self, record: JobRecord, reason: str) -> None:
-        """Cancel a job."""
         ...
 
 
@@ -96,6 +88,7 @@ class Keeper:
 
     Attributes:
         held: The jobs that this process holds, by id.
+        archive: Answers questions about all that are kept.
     """
 
     def __init__(self, journal: Journal, registry: Registry, window: int) -> None:
@@ -106,8 +99,7 @@ class Keeper:
         self._host: Host | None = None
         self.held: dict[str, JobRecord] = {}
         self._running: dict[JobRecord, None] = {}
-        self._reader = _make_reader()
-        self._is_open = threading.Event()
+        self.archive = Archive(journal, self._writer, registry, self.held)
         self._has_backlog = False
         self._is_claiming = False
         self._is_closing = False
@@ -123,9 +115,13 @@ class Keeper:
         self._host = host
         self._is_closing = False
         self._writer.start()
-        if not self._is_open.is_set():
-            self._writer.call(self._journal.open, lambda *_: self._is_open.set())
+        if not self.archive.is_open.is_set():
+            self._writer.call(self._journal.open, self._opened)
         self.claim_soon()
+
+    def _opened(self, _: object, error: BaseException | None) -> None:
+        # An error is told by the next call, and by every job that cannot be written.
+        self.archive.is_open.set()
 
     async def open(self) -> None:
         """Wait until the journal is open, and the jobs of dead processes are waiting again.
@@ -133,8 +129,8 @@ class Keeper:
         Raises:
             JournalError: It cannot be opened.
         """
-        await self.call(self._journal.open)
-        self._announce(await self.call(self._journal.recover))
+        await self.archive.call(self._journal.open)
+        self._announce(await self.archive.call(self._journal.recover))
         self.claim_soon()
 
     def stop_claiming(self) -> None:
@@ -150,14 +146,12 @@ class Keeper:
         try:
             if not self._has_stuck:
                 # A thread that cannot be stopped is at its job as long as the process lives.
-                await self.call(self._journal.close)
+                await self.archive.call(self._journal.close)
         except JournalError as exc:
             logger.error("the journal could not be closed, its lock will tell: %s", exc)
         self._host = None
-        self._is_open.clear()
         self._writer.close()
-        self._reader.shutdown(wait=False)
-        self._reader = _make_reader()
+        self.archive.close()
 
     # Jobs on their way in.
 
@@ -194,11 +188,11 @@ class Keeper:
             holder = self._registry.hold_key(key, record)
             if holder is not record:
                 return holder
-            self._is_open.wait()  # some milliseconds, before the first job of a process
+            self.archive.is_open.wait()  # some milliseconds, before the first job of a process
             former = self._journal.holder_of(key)
             if former is not None:
                 self._registry.free_key(record)
-                return self._registry.known(former) or KeptJob(self, former, task.name)
+                return self._registry.known(former) or KeptJob(self.archive, former, task.name)
         record.become(new_id(record.queued_at))
         self.held[record.id] = record
         return record
@@ -386,6 +380,11 @@ class Keeper:
         if self._has_backlog and len(self.held) <= self._window // 2:
             self.claim_soon()
 
+    def claim_retried(self) -> None:
+        """Claim what was made to wait again, as soon as there is room."""
+        self._has_backlog = True
+        self.claim_soon()
+
     def _bring(
         self, host: Host, limit: int, rows: list[JobRow] | None, error: BaseException | None
     ) -> None:
@@ -396,7 +395,7 @@ class Keeper:
         except RuntimeError:  # the loop was closed
             self._is_claiming = False
             for row in rows or ():
-                self._writer.mark(_change_of_row(row, "queued", None))
+                self._writer.mark(change_of(row, "queued", None))
 
     def _claimed(self, host: Host, limit: int, rows: list[JobRow]) -> None:
         self._is_claiming = False
@@ -411,11 +410,11 @@ class Keeper:
 
     def fail_row(self, row: JobRow, reason: str) -> JobInfo:
         """Fail a job that was claimed and cannot be run (J8)."""
-        mark = _change_of_row(row, "failed", reason)
+        mark = change_of(row, "failed", reason)
         self._writer.mark(mark)
         self._registry.ended[JobStatus.failed] += 1
         return msgspec.structs.replace(
-            self._info_of(row),
+            info_of(row),
             status=JobStatus.failed,
             error=reason,
             finished_at=None if mark.finished_at is None else as_instant(mark.finished_at),
@@ -481,272 +480,8 @@ class Keeper:
                 kept.shown = shown
                 self._writer.show(self._change_of(record, is_held=True))
 
-    # Questions, asked in a thread once all that was told before has been written.
-
-    async def call(self, function: Callable[[], Any]) -> Any:
-        """Return what a function returns in the writer's thread."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-
-        def done(value: Any, error: BaseException | None) -> None:
-            loop.call_soon_threadsafe(_answer, answer, value, error)
-
-        self._writer.start()
-        self._writer.call(function, done)
-        return await answer
-
-    async def ask(self, question: Callable[[], Any]) -> Any:
-        """Return what a question returns, asked once all that was told has been written.
-
-        In a thread of its own, so that no commit waits for the answer.
-        """
-        await self.call(_nothing)
-        return await asyncio.get_running_loop().run_in_executor(self._reader, question)
-
-    async def info(self, id: str) -> JobInfo:
-        """Return what the journal says of a job.
-
-        Raises:
-            JobNotFound: There is none of that id (any more).
-        """
-        return self._info_of(await self._row(id))
-
-    async def _row(self, id: str) -> JobRow:
-        row: JobRow | None = await self.ask(partial(self._journal.get, id))
-        if row is None:
-            raise JobNotFound(
-                f"no job {id!r} is known to this runner or its journal {self._journal.path}; "
-                "finished jobs are forgotten when their retention is over"
-            )
-        return row
-
-    async def result(self, id: str, timeout: float | None) -> Any:
-        """Wait for the end of a job, whoever runs it, and return its value.
-
-        Raises:
-            JobNotFound: There is none of that id.
-            JobFailed: It has no result.
-            TimeoutError: It has not ended by then.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        wait = 0.01
-        while True:
-            left = None if deadline is None else deadline - time.monotonic()
-            record = self.held.get(id)
-            if record is not None:
-                return await record.result(left)
-            info = self._info_of(await self._row(id))
-            if info.status is JobStatus.succeeded:
-                return info.result
-            if info.status.is_final:
-                raise JobFailed(info.id, info.task, info.error or str(info.status))
-            if left is not None and left <= 0:
-                raise TimeoutError(
-                    f"job {id} of task {info.task} is still {info.status} after {timeout} seconds"
-                )
-            await asyncio.sleep(wait if left is None else min(wait, max(left, 0.0)))
-            wait = min(2 * wait, POLL_INTERVAL)
-
-    async def find(
-        self, status: str | None, task: str | None, after: str | None, limit: int
-    ) -> list[JobInfo]:
-        """Return the newest jobs that this process does not know better about."""
-        found: list[JobInfo] = []
-        while True:
-            rows: list[JobRow] = await self.ask(
-                partial(self._journal.find, status, task, after, limit)
-            )
-            found += [self._info_of(row) for row in rows if row.id not in self.held]
-            if len(rows) < limit or len(found) >= limit:
-                return found[:limit]
-            after = rows[-1].id
-
-    async def cancel(self, id: str) -> JobInfo:
-        """Cancel a job that waits in the journal, or ask its owner to."""
-        await self._row(id)
-        await self.call(partial(self._journal.cancel, id, "cancelled by request", time.time()))
-        return await self.info(id)
-
-    async def retry(self, id: str) -> JobInfo:
-        """Let a failed or cancelled job wait again.
-
-        Raises:
-            JobNotFound: There is none of that id.
-            ValueError: It is neither.
-        """
-        row = await self._row(id)
-        if not await self.call(partial(self._journal.retry, row.id)):
-            raise ValueError(
-                f"only failed and cancelled jobs can be retried, and job {id} is {row.status}"
-            )
-        record = self._registry.known(row.id)
-        if record is not None and record.kept is not None:
-            record.reopen()
-            record.kept.interrupted = 0
-            record.kept.is_away = True
-        info = await self.info(id)
-        self._has_backlog = True
-        self.claim_soon()
-        return info
-
-    async def purge(self, status: str | None, before: float) -> int:
-        """Forget jobs that ended before that instant, some at a time; count them."""
-        gone = 0
-        while True:
-            some: int = await self.call(partial(self._journal.purge, status, before, EXPIRED))
-            gone += some
-            if some < EXPIRED:
-                return gone
-
-    async def has_work(self) -> bool:
-        """Whether jobs wait in the journal that may start, or are to be tried again."""
-        return bool(await self.ask(partial(self._journal.has_ready, retries=True)))
-
-    def counts(self) -> dict[str, int]:
-        """Return how many jobs of each status the journal has."""
-        self._is_open.wait()
-        return self._journal.counts()
-
-    def _info_of(self, row: JobRow) -> JobInfo:
-        task = declared_task(row.task)
-        options = None if task is None else _options_of(task, row)
-        retries = 0 if options is None else options.retries
-        is_final = JobStatus(row.status).is_final
-        return JobInfo(
-            id=row.id,
-            task=row.task,
-            status=JobStatus(row.status),
-            attempt=row.attempt,
-            max_attempts=retries + 1 + row.interrupted,
-            queued_at=as_instant(row.queued_at),
-            run_after=None if row.run_after is None else as_instant(row.run_after),
-            started_at=None if row.started_at is None else as_instant(row.started_at),
-            finished_at=None if row.finished_at is None else as_instant(row.finished_at),
-            progress=row.progress,
-            message=row.message,
-            result=_result_in(row, task) if is_final else None,
-            error=row.error,
-            traceback=row.traceback,
-            durable=True,
-            owner=row.owner,
-            logs=_logs_in(row),
-        )
-
-
-class KeptJob(Job):
-    """A job that is kept in the journal and not in this process."""
-
-    __slots__ = ("_id", "_keeper", "_task_name")
-
-    def __init__(self, keeper: Keeper, id: str, task_name: str) -> None:
-        self._keeper = keeper
-        self._id = id
-        self._task_name = task_name
-
-    @property
-    def id(self) -> str:
-        """The job's id."""
-        return self._id
-
-    @property
-    def task_name(self) -> str:
-        """The name of its task."""
-        return self._task_name
-
-    async def result(self, timeout: float | None = None) -> Any:
-        """Wait for the end and return the value, as `Job.result` says."""
-        return await self._keeper.result(self._id, timeout)
-
-    async def info(self) -> JobInfo:
-        """Return what is known of the job now."""
-        return await self._keeper.info(self._id)
-
 
 def kept_of(record: JobRecord) -> Kept:
     """Return what belongs to a record as one that is kept."""
     assert record.kept is not None  # noqa: S101 - only such records come here
     return record.kept
-
-
-def task_of(row: JobRow) -> Task[..., Any]:
-    """Return the task of a job, with the options it was added with.
-
-    Raises:
-        LookupError: No task of that name is declared in this process (J8).
-        TypeError, ValueError: Its options do not fit (any more).
-    """
-    task = declared_task(row.task)
-    if task is None:
-        raise LookupError(
-            f"no task {row.task!r} is declared here: it was renamed or removed, or its module "
-            "has not been imported; retry the job when it is back"
-        )
-    changes: dict[str, object] = {} if row.options is None else msgspec.json.decode(row.options)
-    if not changes and row.priority == task.options.priority:
-        return task
-    options = apply(task.options, changes, row.priority)
-    return Task(task.func, name=task.name, options=options, declared=True)
-
-
-def _options_of(task: Task[..., Any], row: JobRow) -> Any:
-    try:
-        return task_of(row).options
-    except (LookupError, TypeError, ValueError):
-        return task.options
-
-
-def _result_in(row: JobRow, task: Task[..., Any] | None) -> Any:
-    if row.result is None:
-        return None
-    try:
-        if task is not None:
-            return codec_of(task).decode_result(row.result)
-        return msgspec.json.decode(row.result)
-    except ValueError:
-        return row.result  # edited by hand
-
-
-def _logs_in(row: JobRow) -> tuple[LogLine, ...]:
-    if row.logs is None:
-        return ()
-    try:
-        return msgspec.json.decode(row.logs, type=tuple[LogLine, ...])
-    except ValueError:
-        return ()
-
-
-def _change_of_row(row: JobRow, status: str, reason: str | None) -> Change:
-    return Change(
-        row.id,
-        status,
-        row.attempt,
-        row.interrupted,
-        None,
-        row.started_at,
-        None if reason is None else time.time(),
-        row.progress,
-        row.message,
-        None,
-        row.error if reason is None else reason,
-        row.traceback if reason is None else None,
-        row.logs,
-        False,
-    )
-
-
-def _make_reader() -> ThreadPoolExecutor:
-    # It starts its thread with the first question.
-    return ThreadPoolExecutor(1, "asgi_bg journal reader")
-
-
-def _nothing() -> None:
-    pass
-
-
-def _answer(answer: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
-    if answer.done():
-        return
-    if error is None:
-        answer.set_result(value)
-    else:
-        answer.set_exception(error)

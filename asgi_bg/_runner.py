@@ -196,7 +196,7 @@ class Runner:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not await self.scheduler().drain(left):
                 return False
-            if self._keeper is None or not await self._keeper.has_work():
+            if self._keeper is None or not await self._keeper.archive.has_work():
                 if not self.scheduler().is_busy:
                     return True
                 continue
@@ -336,7 +336,7 @@ class Runner:
         """
         record = self._here(id)
         if record is None and self._keeper is not None:
-            return await self._keeper.info(id)
+            return await self._keeper.archive.info(id)
         return (record or self._registry.get(id)).snapshot()
 
     async def result(self, id: str, timeout: float | None = None) -> Any:
@@ -349,7 +349,7 @@ class Runner:
         """
         record = self._here(id)
         if record is None and self._keeper is not None:
-            return await self._keeper.result(id, timeout)
+            return await self._keeper.archive.result(id, timeout)
         return await (record or self._registry.get(id)).result(timeout)
 
     def _here(self, id: str) -> JobRecord | None:
@@ -385,7 +385,7 @@ class Runner:
         if self._keeper is None:
             return here
         word = None if wanted is None else wanted.value
-        kept = await self._keeper.find(word, task, after, limit)
+        kept = await self._keeper.archive.find(word, task, after, limit)
         return sorted((*here, *kept), key=lambda job: job.id, reverse=True)[:limit]
 
     async def retry(self, id: str) -> JobInfo:
@@ -397,7 +397,9 @@ class Runner:
         """
         here = self._here(id)
         if here is None and self._keeper is not None:
-            return await self._keeper.retry(id)
+            info = await self._keeper.archive.retry(id)
+            self._keeper.claim_retried()
+            return info
         record = here or self._registry.get(id)
         if record.status not in (JobStatus.failed, JobStatus.cancelled):
             raise ValueError(
@@ -418,7 +420,7 @@ class Runner:
         """
         here = self._here(id)
         if here is None and self._keeper is not None:
-            return await self._keeper.cancel(id)
+            return await self._keeper.archive.cancel(id)
         record = here or self._registry.get(id)
         record.home.cancel(record, "cancelled by request")
         return record.snapshot()
@@ -435,7 +437,9 @@ class Runner:
         before = time.time() - older_than
         gone = self._registry.purge(wanted, before)
         if self._keeper is not None:
-            gone += await self._keeper.purge(None if wanted is None else wanted.value, before)
+            gone += await self._keeper.archive.purge(
+                None if wanted is None else wanted.value, before
+            )
         return gone
 
     def stats(self) -> RunnerStats:
@@ -444,7 +448,7 @@ class Runner:
         ended = self._registry.ended
         unfinished = len(self._registry.unfinished)
         if self._keeper is not None and self._schedulers:
-            counts = self._keeper.counts()
+            counts = self._keeper.archive.counts()
             unfinished += counts["queued"] + counts["running"] - len(self._keeper.held)
         return RunnerStats(
             queued=max(0, unfinished - running),
@@ -461,7 +465,7 @@ def _as_journal(journal: object) -> Journal:
         # Imported here, as not every Python has sqlite3, nor every system file locks.
         from asgi_bg.journal.sqlite import SQLiteJournal
 
-        return SQLiteJournal(journal)
+        return SQLiteJournal(cast("str | PathLike[str]", journal))
     if not hasattr(journal, "commit"):
         raise TypeError(f"journal must be a path or an asgi_bg.journal.Journal, got {journal!r}")
     return cast("Journal", journal)

@@ -10,16 +10,17 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asgi_bg import events
-from asgi_bg._collector import BackgroundTasks, collecting
+from asgi_bg._collector import BackgroundTasks
 from asgi_bg._deadlines import Deadlines
 from asgi_bg._execution.coroutines import Coroutines, go_on_with
 from asgi_bg._execution.functions import Functions
 from asgi_bg._execution.threads import ThreadPool
+from asgi_bg._intake import Intake
 from asgi_bg._job import (
     Cancelled,
     Failed,
@@ -30,18 +31,16 @@ from asgi_bg._job import (
     Retry,
     Succeeded,
 )
-from asgi_bg._keeper import Keeper, Saving, kept_of, task_of
+from asgi_bg._keeper import Keeper, Saving, kept_of
 from asgi_bg._lane import Lane
 from asgi_bg._logs import keep_logs
 from asgi_bg._messages import extras, log_failure, log_unfinished, name_all
-from asgi_bg._record import NO_KEYWORDS, JobRecord, Kept
+from asgi_bg._record import NO_KEYWORDS, JobRecord
 from asgi_bg._registry import Registry
 from asgi_bg._retry import judge
 from asgi_bg._slots import Slots
 from asgi_bg._task import Task, declared_task
 from asgi_bg.exceptions import QueueFull
-from asgi_bg.journal.base import JobRow, Orphan
-from asgi_bg.journal.codec import codec_of
 
 if TYPE_CHECKING:
     from asgi_bg._execution.processes import ProcessPool
@@ -101,12 +100,11 @@ class Scheduler:
         self.hears_begins = bool(told.handlers) or limits.timeout is not None
         self.returns = Deadlines(self.loop, RETURN_TIMEOUT)
         self._ready: list[Lane] = []
-        self._telling: set[asyncio.Task[None]] = set()
         self._holds = 0
         self._drained: list[asyncio.Future[None]] = []
         keep_logs()
         if keeper is not None:
-            keeper.attach(self)
+            keeper.attach(Intake(self, keeper, registry, told))
 
     # Admission.
 
@@ -132,7 +130,7 @@ class Scheduler:
             )
         record = JobRecord(task, args, kwargs or NO_KEYWORDS, copy_context(), self)
         if task.is_special:
-            self._prepare(record)
+            self.prepare(record)
             if task.options.key is not None:
                 holder = self._registry.hold_key(task.options.key, record)
                 if holder is not record:
@@ -148,7 +146,7 @@ class Scheduler:
             return holder
         try:
             if task.is_special:
-                self._prepare(record)
+                self.prepare(record)
         except BaseException:
             keeper.dropped(record)
             self._registry.free_key(record)
@@ -161,7 +159,7 @@ class Scheduler:
             self._events.emit(events.QUEUED, record)
         return record
 
-    def _prepare(self, record: JobRecord) -> None:
+    def prepare(self, record: JobRecord) -> None:
         """Do what few tasks ask for: another process, a wait."""
         task = record.task
         if task.place == "process":
@@ -214,97 +212,6 @@ class Scheduler:
             if record.finished_at is None:
                 self.withdraw(record, reason)
 
-    def take_up(self, rows: list[JobRow]) -> None:
-        """Run jobs that were claimed from the journal."""
-        collectors: dict[str, BackgroundTasks] = {}
-        for row in rows:
-            record = self._record_of(row)
-            if record is None:
-                continue
-            # Jobs of one request go one after another (R2), the others each by itself.
-            tasks = collectors.get(row.after or "") or BackgroundTasks(self)
-            collectors[row.id] = tasks
-            tasks.former = row.id
-            context = Context() if record.context is None else record.context.copy()
-            context.run(collecting.set, tasks)
-            record.context = context
-            tasks.pending = [*(tasks.pending or ()), record]
-        for tasks in dict.fromkeys(collectors.values()):
-            lane = Lane(self, tasks, None, ordered=True)
-            lane.is_complete = True
-            lane.pump()
-
-    def _record_of(self, row: JobRow) -> JobRecord | None:
-        """Return the record of a claimed job; None if it had to be failed (J8)."""
-        assert self._keeper is not None  # noqa: S101 - it has claimed the job
-        record = self._registry.known(row.id)
-        try:
-            if record is None or record.kept is None:
-                task = task_of(row)
-                args, kwargs = codec_of(task).decode(row.call)
-                record = JobRecord(task, args, kwargs, Context(), self)
-                record.kept = Kept(row.call, row.options)
-                record.queued_at = row.queued_at
-                record.become(row.id)
-            if record.task.place == "process":
-                self._prepare(record)
-        except Exception as exc:
-            self._fail_unfit(self._keeper, row, exc)
-            return None
-        kept = kept_of(record)
-        kept.is_told = kept.is_claimed = True
-        kept.is_away = False
-        kept.after = row.after
-        kept.interrupted = row.interrupted
-        record.home = self
-        record.status = JobStatus.queued
-        record.attempt = row.attempt
-        record.run_after = record.finished_at = record.verdict = None
-        record.error, record.traceback = row.error, row.traceback
-        record.is_loose = record.is_new = False
-        record.turn = 0
-        self._registry.unfinished[record] = None
-        self._keeper.adopt(record)
-        return record
-
-    def _fail_unfit(self, keeper: Keeper, row: JobRow, exc: Exception) -> None:
-        reason = f"{type(exc).__name__}: {exc}"
-        info = keeper.fail_row(row, reason)
-        logger.error(
-            "job %s of task %s cannot be run, and has failed: %s",
-            row.id,
-            row.task,
-            reason,
-            extra={"asgi_bg_job_id": row.id, "asgi_bg_task": row.task},
-        )
-        if self._events.handlers:
-            self._events.tell(events.FAILED, info)
-
-    def recovered(self, orphans: list[Orphan]) -> None:
-        """Tell of jobs whose process died (J3, J5)."""
-        poisonous = [orphan for orphan in orphans if orphan.is_poisonous]
-        if len(orphans) > len(poisonous):
-            logger.warning(
-                "%d job(s) of a process that died are taken over", len(orphans) - len(poisonous)
-            )
-        for orphan in poisonous:
-            logger.error(
-                "job %s of task %s has failed: too many processes died while they ran it",
-                orphan.id,
-                orphan.task,
-                extra={"asgi_bg_job_id": orphan.id, "asgi_bg_task": orphan.task},
-            )
-        if self._events.handlers and orphans:
-            telling = self.loop.create_task(self._tell_of(orphans))
-            self._telling.add(telling)
-            telling.add_done_callback(self._telling.discard)
-
-    async def _tell_of(self, orphans: list[Orphan]) -> None:
-        assert self._keeper is not None  # noqa: S101 - it has found them
-        for orphan in orphans:
-            info = await self._keeper.info(orphan.id)
-            self._events.tell(events.FAILED if orphan.is_poisonous else events.RECOVERED, info)
-
     def begins(self, record: JobRecord) -> None:
         """Note that an attempt of a job that is kept begins; from any thread."""
         if self._keeper is not None:
@@ -313,7 +220,7 @@ class Scheduler:
     async def result_of(self, id: str, timeout: float | None) -> Any:
         """Wait for the end of a job that is kept, whoever runs it."""
         assert self._keeper is not None  # noqa: S101 - it keeps the job
-        return await self._keeper.result(id, timeout)
+        return await self._keeper.archive.result(id, timeout)
 
     # The way of a job: submitted or put off, started, settled.
 

@@ -1,1 +1,1 @@
-SELECT id, token FROM owners WHERE token <> :token
+SELECT id, token FROM owners WHERE token <> :token ORDER BY id

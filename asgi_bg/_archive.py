@@ -1,0 +1,227 @@
+"""The jobs of the journal, for whoever asks about them or wants something of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from asgi_bg._job import Job, JobInfo, JobStatus
+from asgi_bg._record import JobRecord
+from asgi_bg._registry import Registry
+from asgi_bg._rows import info_of
+from asgi_bg.exceptions import JobFailed, JobNotFound
+from asgi_bg.journal._writer import Writer
+from asgi_bg.journal.base import JobRow, Journal
+
+POLL_INTERVAL = 0.2
+"""How many seconds at most lie between two looks at a job that another process runs."""
+
+PURGED = 500
+"""How many jobs are removed at a time, so that no commit waits long for that."""
+
+
+class Archive:
+    """Answers once all that this process has told the journal has been written.
+
+    Args:
+        journal: The journal.
+        writer: Who writes to it.
+        registry: The jobs that this process knows.
+        held: Those of the journal that it holds, and so knows better about.
+
+    Attributes:
+        is_open: Set once the journal has been opened, or could not be.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        writer: Writer,
+        registry: Registry,
+        held: Mapping[str, JobRecord],
+    ) -> None:
+        self._journal = journal
+        self._writer = writer
+        self._registry = registry
+        self._held = held
+        self._reader = _make_reader()
+        self.is_open = threading.Event()
+
+    def close(self) -> None:
+        """Answer no more, until the journal is opened again."""
+        self.is_open.clear()
+        self._reader.shutdown(wait=False)
+        self._reader = _make_reader()
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """Return what a function returns in the writer's thread."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+
+        def done(value: Any, error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(_answer, answer, value, error)
+
+        self._writer.start()
+        self._writer.call(function, done)
+        return await answer
+
+    async def ask(self, question: Callable[[], Any]) -> Any:
+        """Return what a question returns, asked once all that was told has been written.
+
+        In a thread of its own, so that no commit waits for the answer.
+        """
+        await self.call(_nothing)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, question)
+
+    async def info(self, id: str) -> JobInfo:
+        """Return what the journal says of a job.
+
+        Raises:
+            JobNotFound: There is none of that id (any more).
+        """
+        return info_of(await self._row(id))
+
+    async def _row(self, id: str) -> JobRow:
+        row: JobRow | None = await self.ask(partial(self._journal.get, id))
+        if row is None:
+            raise JobNotFound(
+                f"no job {id!r} is known to this runner or its journal {self._journal.path}; "
+                "finished jobs are forgotten when their retention is over"
+            )
+        return row
+
+    async def result(self, id: str, timeout: float | None) -> Any:
+        """Wait for the end of a job, whoever runs it, and return its value.
+
+        Raises:
+            JobNotFound: There is none of that id.
+            JobFailed: It has no result.
+            TimeoutError: It has not ended by then.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        wait = 0.01
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            record = self._held.get(id)
+            if record is not None:
+                return await record.result(left)
+            info = info_of(await self._row(id))
+            if info.status is JobStatus.succeeded:
+                return info.result
+            if info.status.is_final:
+                raise JobFailed(info.id, info.task, info.error or str(info.status))
+            if left is not None and left <= 0:
+                raise TimeoutError(
+                    f"job {id} of task {info.task} is still {info.status} after {timeout} seconds"
+                )
+            await asyncio.sleep(wait if left is None else min(wait, max(left, 0.0)))
+            wait = min(2 * wait, POLL_INTERVAL)
+
+    async def find(
+        self, status: str | None, task: str | None, after: str | None, limit: int
+    ) -> list[JobInfo]:
+        """Return the newest jobs that this process does not know better about."""
+        found: list[JobInfo] = []
+        while True:
+            rows: list[JobRow] = await self.ask(
+                partial(self._journal.find, status, task, after, limit)
+            )
+            found += [info_of(row) for row in rows if row.id not in self._held]
+            if len(rows) < limit or len(found) >= limit:
+                return found[:limit]
+            after = rows[-1].id
+
+    async def cancel(self, id: str) -> JobInfo:
+        """Cancel a job that waits in the journal, or ask its owner to."""
+        await self._row(id)
+        await self.call(partial(self._journal.cancel, id, "cancelled by request", time.time()))
+        return await self.info(id)
+
+    async def retry(self, id: str) -> JobInfo:
+        """Let a failed or cancelled job wait again.
+
+        Raises:
+            JobNotFound: There is none of that id.
+            ValueError: It is neither.
+        """
+        row = await self._row(id)
+        if not await self.call(partial(self._journal.retry, row.id)):
+            raise ValueError(
+                f"only failed and cancelled jobs can be retried, and job {id} is {row.status}"
+            )
+        record = self._registry.known(row.id)
+        if record is not None and record.kept is not None:
+            record.reopen()
+            record.kept.interrupted = 0
+            record.kept.is_away = True
+        return await self.info(id)
+
+    async def purge(self, status: str | None, before: float) -> int:
+        """Forget jobs that ended before that instant, some at a time; count them."""
+        gone = 0
+        while True:
+            some: int = await self.call(partial(self._journal.purge, status, before, PURGED))
+            gone += some
+            if some < PURGED:
+                return gone
+
+    async def has_work(self) -> bool:
+        """Whether jobs wait in the journal that may start, or are to be tried again."""
+        return bool(await self.ask(partial(self._journal.has_ready, retries=True)))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many jobs of each status the journal has."""
+        self.is_open.wait()
+        return self._journal.counts()
+
+
+class KeptJob(Job):
+    """A job that is kept in the journal and not in this process."""
+
+    __slots__ = ("_archive", "_id", "_task_name")
+
+    def __init__(self, archive: Archive, id: str, task_name: str) -> None:
+        self._archive = archive
+        self._id = id
+        self._task_name = task_name
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self._id
+
+    @property
+    def task_name(self) -> str:
+        """The name of its task."""
+        return self._task_name
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Wait for the end and return the value, as `Job.result` says."""
+        return await self._archive.result(self._id, timeout)
+
+    async def info(self) -> JobInfo:
+        """Return what is known of the job now."""
+        return await self._archive.info(self._id)
+
+
+def _make_reader() -> ThreadPoolExecutor:
+    # It starts its thread with the first question.
+    return ThreadPoolExecutor(1, "asgi_bg journal reader")
+
+
+def _nothing() -> None:
+    pass
+
+
+def _answer(answer: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    if answer.done():
+        return
+    if error is None:
+        answer.set_result(value)
+    else:
+        answer.set_exception(error)

@@ -1,0 +1,133 @@
+"""The way of jobs from the journal into this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextvars import Context
+from typing import Protocol
+
+from asgi_bg import events
+from asgi_bg._collector import BackgroundTasks, JobQueue, collecting
+from asgi_bg._job import JobStatus
+from asgi_bg._keeper import Keeper, kept_of
+from asgi_bg._lane import Dispatcher, Lane
+from asgi_bg._record import Home, JobRecord, Kept
+from asgi_bg._registry import Registry
+from asgi_bg._rows import task_of
+from asgi_bg.journal.base import JobRow, Orphan
+from asgi_bg.journal.codec import codec_of
+
+logger = logging.getLogger("asgi_bg")
+
+
+class Runs(Dispatcher, Home, JobQueue, Protocol):
+    """Who runs the jobs of one event loop: a scheduler."""
+
+    def prepare(self, record: JobRecord) -> None:
+        """Do what a task asks for before its job can be queued."""
+        ...
+
+
+class Intake:
+    """Makes records of the rows that were claimed, and has them run.
+
+    All methods belong to the loop's thread.
+    """
+
+    def __init__(self, runs: Runs, keeper: Keeper, registry: Registry, told: events.Events) -> None:
+        self.loop = runs.loop
+        self._runs = runs
+        self._keeper = keeper
+        self._registry = registry
+        self._events = told
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def take_up(self, rows: list[JobRow]) -> None:
+        """Run jobs that were claimed from the journal."""
+        collectors: dict[str, BackgroundTasks] = {}
+        for row in rows:
+            record = self._record_of(row)
+            if record is None:
+                continue
+            # Jobs of one request go one after another (R2), the others each by itself.
+            tasks = collectors.get(row.after or "") or BackgroundTasks(self._runs)
+            collectors[row.id] = tasks
+            tasks.former = row.id
+            context = Context() if record.context is None else record.context.copy()
+            context.run(collecting.set, tasks)
+            record.context = context
+            tasks.pending = [*(tasks.pending or ()), record]
+        for tasks in dict.fromkeys(collectors.values()):
+            lane = Lane(self._runs, tasks, None, ordered=True)
+            lane.is_complete = True
+            lane.pump()
+
+    def _record_of(self, row: JobRow) -> JobRecord | None:
+        """Return the record of a claimed job; None if it had to be failed (J8)."""
+        record = self._registry.known(row.id)
+        try:
+            if record is None or record.kept is None:
+                task = task_of(row)
+                args, kwargs = codec_of(task).decode(row.call)
+                record = JobRecord(task, args, kwargs, Context(), self._runs)
+                record.kept = Kept(row.call, row.options)
+                record.queued_at = row.queued_at
+                record.become(row.id)
+            if record.task.place == "process":
+                self._runs.prepare(record)
+        except Exception as exc:
+            self._fail_unfit(row, exc)
+            return None
+        kept = kept_of(record)
+        kept.is_told = kept.is_claimed = True
+        kept.is_away = False
+        kept.after = row.after
+        kept.interrupted = row.interrupted
+        record.home = self._runs
+        record.status = JobStatus.queued
+        record.attempt = row.attempt
+        record.run_after = record.finished_at = record.verdict = None
+        record.error, record.traceback = row.error, row.traceback
+        record.is_loose = record.is_new = False
+        record.turn = 0
+        self._registry.unfinished[record] = None
+        self._keeper.adopt(record)
+        return record
+
+    def _fail_unfit(self, row: JobRow, exc: Exception) -> None:
+        reason = f"{type(exc).__name__}: {exc}"
+        info = self._keeper.fail_row(row, reason)
+        logger.error(
+            "job %s of task %s cannot be run, and has failed: %s",
+            row.id,
+            row.task,
+            reason,
+            extra={"asgi_bg_job_id": row.id, "asgi_bg_task": row.task},
+        )
+        if self._events.handlers:
+            self._events.tell(events.FAILED, info)
+
+    def recovered(self, orphans: list[Orphan]) -> None:
+        """Tell of jobs whose process died (J3, J5)."""
+        poisonous = [orphan for orphan in orphans if orphan.is_poisonous]
+        if len(orphans) > len(poisonous):
+            logger.warning(
+                "%d job(s) of a process that died are taken over", len(orphans) - len(poisonous)
+            )
+        for orphan in poisonous:
+            logger.error(
+                "job %s of task %s has failed: too many processes died while they ran it",
+                orphan.id,
+                orphan.task,
+                extra={"asgi_bg_job_id": orphan.id, "asgi_bg_task": orphan.task},
+            )
+        if self._events.handlers and orphans:
+            telling = self.loop.create_task(self._tell_of(orphans))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+
+    async def _tell_of(self, orphans: list[Orphan]) -> None:
+        for orphan in orphans:
+            info = await self._keeper.archive.info(orphan.id)
+            self._events.tell(events.FAILED if orphan.is_poisonous else events.RECOVERED, info)

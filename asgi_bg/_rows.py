@@ -1,0 +1,114 @@
+"""What a row of the journal means in this process: its task, and what to show of it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from asgi_bg._job import JobInfo, JobStatus, LogLine, as_instant
+from asgi_bg._options import apply
+from asgi_bg._task import Task, declared_task
+from asgi_bg.journal.base import Change, JobRow
+from asgi_bg.journal.codec import codec_of
+
+
+def info_of(row: JobRow) -> JobInfo:
+    """Return what is known of a job of the journal."""
+    task = declared_task(row.task)
+    options = None if task is None else _options_of(task, row)
+    retries = 0 if options is None else options.retries
+    is_final = JobStatus(row.status).is_final
+    return JobInfo(
+        id=row.id,
+        task=row.task,
+        status=JobStatus(row.status),
+        attempt=row.attempt,
+        max_attempts=retries + 1 + row.interrupted,
+        queued_at=as_instant(row.queued_at),
+        run_after=None if row.run_after is None else as_instant(row.run_after),
+        started_at=None if row.started_at is None else as_instant(row.started_at),
+        finished_at=None if row.finished_at is None else as_instant(row.finished_at),
+        progress=row.progress,
+        message=row.message,
+        result=_result_in(row, task) if is_final else None,
+        error=row.error,
+        traceback=row.traceback,
+        durable=True,
+        owner=row.owner,
+        logs=_logs_in(row),
+    )
+
+
+def task_of(row: JobRow) -> Task[..., Any]:
+    """Return the task of a job, with the options it was added with.
+
+    Raises:
+        LookupError: No task of that name is declared in this process (J8).
+        TypeError, ValueError: Its options do not fit (any more).
+    """
+    task = declared_task(row.task)
+    if task is None:
+        raise LookupError(
+            f"no task {row.task!r} is declared here: it was renamed or removed, or its module "
+            "has not been imported; retry the job when it is back"
+        )
+    changes: dict[str, object] = {} if row.options is None else msgspec.json.decode(row.options)
+    if not changes and row.priority == task.options.priority:
+        return task
+    options = apply(task.options, changes, row.priority)
+    return Task(task.func, name=task.name, options=options, declared=True)
+
+
+def _options_of(task: Task[..., Any], row: JobRow) -> Any:
+    try:
+        return task_of(row).options
+    except (LookupError, TypeError, ValueError):
+        return task.options
+
+
+def _result_in(row: JobRow, task: Task[..., Any] | None) -> Any:
+    if row.result is None:
+        return None
+    try:
+        if task is not None:
+            return codec_of(task).decode_result(row.result)
+        return msgspec.json.decode(row.result)
+    except ValueError:
+        return row.result  # edited by hand
+
+
+def _logs_in(row: JobRow) -> tuple[LogLine, ...]:
+    if row.logs is None:
+        return ()
+    try:
+        return msgspec.json.decode(row.logs, type=tuple[LogLine, ...])
+    except ValueError:
+        return ()
+
+
+def change_of(row: JobRow, status: str, reason: str | None) -> Change:
+    """Return the mark that lets go of a claimed job.
+
+    Args:
+        row: The job.
+        status: How it stands from now on.
+        reason: Why it has ended, if it has.
+    """
+    return Change(
+        row.id,
+        status,
+        row.attempt,
+        row.interrupted,
+        None,
+        row.started_at,
+        None if reason is None else time.time(),
+        row.progress,
+        row.message,
+        None,
+        row.error if reason is None else reason,
+        row.traceback if reason is None else None,
+        row.logs,
+        False,
+    )
