@@ -61,7 +61,7 @@ class BackgroundTasks:
         pending: The records of those jobs, or None if there are none; for the middleware.
         unsaved: Those of them that are to be kept in a journal, which has not been told of
             them yet; or None.
-        former: The id of the last job that it has been told of.
+        former: The id and the priority of the last job that it has been told of.
         listener: Told of every further job, from any thread, once somebody runs them.
     """
 
@@ -74,7 +74,7 @@ class BackgroundTasks:
         self._queue = queue
         self.pending: list[JobRecord] | None = None
         self.unsaved: list[JobRecord] | None = None
-        self.former: str | None = None
+        self.former: tuple[str, int] | None = None
         self._sealed = False
         self.listener: Listener | None = None
 

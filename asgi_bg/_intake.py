@@ -8,10 +8,9 @@ from contextvars import Context
 from typing import Protocol
 
 from asgi_bg import events
-from asgi_bg._collector import BackgroundTasks, JobQueue, collecting
 from asgi_bg._job import JobStatus
 from asgi_bg._keeper import Keeper, kept_of
-from asgi_bg._lane import Dispatcher, Lane
+from asgi_bg._lane import Dispatcher, run_apart
 from asgi_bg._record import Home, JobRecord, Kept
 from asgi_bg._registry import Registry
 from asgi_bg._rows import task_of
@@ -21,7 +20,7 @@ from asgi_bg.journal.codec import codec_of
 logger = logging.getLogger("asgi_bg")
 
 
-class Runs(Dispatcher, Home, JobQueue, Protocol):
+class Runs(Dispatcher, Home, Protocol):
     """Who runs the jobs of one event loop: a scheduler."""
 
     def prepare(self, record: JobRecord) -> None:
@@ -45,23 +44,16 @@ class Intake:
 
     def take_up(self, rows: list[JobRow]) -> None:
         """Run jobs that were claimed from the journal."""
-        collectors: dict[str, BackgroundTasks] = {}
+        chains: dict[str, list[JobRecord]] = {}
         for row in rows:
             record = self._record_of(row)
             if record is None:
                 continue
             # Jobs of one request go one after another (R2), the others each by itself.
-            tasks = collectors.get(row.after or "") or BackgroundTasks(self._runs)
-            collectors[row.id] = tasks
-            tasks.former = row.id
-            context = Context() if record.context is None else record.context.copy()
-            context.run(collecting.set, tasks)
-            record.context = context
-            tasks.pending = [*(tasks.pending or ()), record]
-        for tasks in dict.fromkeys(collectors.values()):
-            lane = Lane(self._runs, tasks, None, ordered=True)
-            lane.is_complete = True
-            lane.pump()
+            chain = chains[row.id] = chains.get(row.after or "", [])
+            chain.append(record)
+        for chain in {id(chain): chain for chain in chains.values()}.values():
+            run_apart(self._runs, chain)
 
     def _record_of(self, row: JobRow) -> JobRecord | None:
         """Return the record of a claimed job; None if it had to be failed (J8)."""

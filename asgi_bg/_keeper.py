@@ -40,7 +40,10 @@ EXPIRE_INTERVAL = 30.0
 """How many seconds lie between two looks for jobs whose retention is over."""
 
 EXPIRED = 500
-"""How many of them are removed at a time, so that nobody waits for that."""
+"""At how many old jobs is looked at a time."""
+
+EXPIRE_TIME = 0.02
+"""For how many seconds that goes on before others have their turn."""
 
 CLAIMED = 500
 """How many jobs are claimed at a time."""
@@ -85,13 +88,15 @@ class Keeper:
         journal: The journal.
         registry: The jobs that this process knows.
         window: How many jobs are held at once.
+        ordered: Whether the jobs of one request go one after another.
 
     Attributes:
         held: The jobs that this process holds, by id.
         archive: Answers questions about all that are kept.
     """
 
-    def __init__(self, journal: Journal, registry: Registry, window: int) -> None:
+    def __init__(self, journal: Journal, registry: Registry, window: int, *, ordered: bool) -> None:
+        self._ordered = ordered
         self._journal = journal
         self._registry = registry
         self._window = window
@@ -215,7 +220,13 @@ class Keeper:
         for record in records:
             kept = kept_of(record)
             kept.is_told = True
-            kept.after, tasks.former = tasks.former, record.id
+            priority = record.task.options.priority
+            if tasks.former is not None:
+                # It cannot go before that one, so it must not stand in front of it.
+                kept.after, former_priority = tasks.former
+                priority = min(priority, former_priority)
+            if self._ordered:
+                tasks.former = (record.id, priority)
             jobs.append(
                 NewJob(
                     record.id,
@@ -224,7 +235,7 @@ class Keeper:
                     kept.options,
                     record.queued_at,
                     record.run_after,
-                    record.task.options.priority,
+                    priority,
                     record.task.options.key,
                     kept.after,
                     True,
@@ -257,6 +268,9 @@ class Keeper:
         self._forget(record)
         if not kept.is_told:
             return
+        if record.task.options.key is not None:
+            # Until the row is written, nothing but the record tells who has the key.
+            self._writer.call(_nothing, partial(_let_go_of, record))
         assert record.finished_at is not None  # noqa: S101 - it has ended
         if (
             record.status is JobStatus.succeeded
@@ -435,7 +449,9 @@ class Keeper:
         is_ready = self._journal.has_ready(retries=False)
         due = self._journal.next_due()
         if now >= self._next_expiry:
-            is_more = self._journal.expire(now, EXPIRED) >= EXPIRED
+            is_more = self._journal.expire(now, EXPIRED)
+            while is_more and time.time() < now + EXPIRE_TIME:
+                is_more = self._journal.expire(now, EXPIRED)
             self._next_expiry = now if is_more else now + EXPIRE_INTERVAL
         is_due = due is not None and due <= now + 1.0
         if orphans or cancelled or is_ready or is_due or self._running:
@@ -485,3 +501,11 @@ def kept_of(record: JobRecord) -> Kept:
     """Return what belongs to a record as one that is kept."""
     assert record.kept is not None  # noqa: S101 - only such records come here
     return record.kept
+
+
+def _nothing() -> None:
+    pass
+
+
+def _let_go_of(record: JobRecord, value: object, error: BaseException | None) -> None:
+    pass

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from typing import Protocol, TypeAlias
 
-from asgi_bg._collector import BackgroundTasks
+from asgi_bg._collector import BackgroundTasks, JobQueue, collecting
 from asgi_bg._record import JobRecord
 from asgi_bg._types import RunOn
 
@@ -14,8 +15,8 @@ TURN = 100
 """After how many jobs a lane lets others have the event loop, should none of them wait."""
 
 
-class Dispatcher(Protocol):
-    """Who starts the jobs of a lane."""
+class Dispatcher(JobQueue, Protocol):
+    """Who takes and starts the jobs of a lane."""
 
     loop: asyncio.AbstractEventLoop
 
@@ -110,6 +111,9 @@ class Lane:
 
     def job_added(self) -> None:
         """Note that the collector has got another job; from any thread."""
+        if self._tasks.unsaved is not None:
+            # At once: a job that adds another must not have ended before that is kept.
+            self._dispatcher.save_late(self._tasks)
         self._dispatcher.call(self.pump)
 
     def job_done(self) -> None:
@@ -122,6 +126,8 @@ class Lane:
         if self._is_pumping:
             return  # from within a job that is being started; the loop below goes on
         self._is_pumping = True
+        # Before anything starts, as already the first step of a job may add another.
+        self._tasks.listener = self
         try:
             self._start_jobs()
         finally:
@@ -153,17 +159,13 @@ class Lane:
                 self._open += 1
 
     def _stay(self, is_busy: bool) -> None:
-        """Make sure of being told what comes next, and of not being drained while busy."""
+        """Make sure of not being drained while busy."""
         if is_busy and not self._is_held:
             self._is_held = True
             self._dispatcher.hold()
         elif self._is_held and not is_busy:
             self._is_held = False
             self._dispatcher.release()
-        if self._tasks.listener is not self:
-            self._tasks.listener = self
-            if self._tasks.pending is not None:
-                self.pump()  # added by another thread, before it could know of us
 
     def _take(self) -> list[JobRecord] | None:
         """Take up what has been gathered and is to run, the first one last."""
@@ -191,3 +193,22 @@ class Lane:
             self._dispatcher.release()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def run_apart(dispatcher: Dispatcher, records: list[JobRecord]) -> None:
+    """Run jobs that have left their request, or never had one here, one after another.
+
+    They get a collector of their own, so that they can add more as any running job can (M8).
+    """
+    tasks = BackgroundTasks(dispatcher)
+    for record in records:
+        context = Context() if record.context is None else record.context.copy()
+        context.run(collecting.set, tasks)
+        record.context = context
+        record.is_loose = False
+    tasks.pending = records
+    if records[-1].kept is not None:
+        tasks.former = (records[-1].id, records[-1].task.options.priority)
+    lane = Lane(dispatcher, tasks, None, ordered=True)
+    lane.is_complete = True
+    lane.pump()

@@ -155,7 +155,7 @@ class Runner:
         self._keeper: Keeper | None = None
         if journal is not None:
             window = min(2 * max_jobs, max(max_queued, 2))
-            self._keeper = Keeper(_as_journal(journal), self._registry, window)
+            self._keeper = Keeper(_as_journal(journal), self._registry, window, ordered=ordered)
         self._schedulers: dict[asyncio.AbstractEventLoop, Scheduler] = {}
         self._last_used: Scheduler | None = None
 
@@ -228,6 +228,7 @@ class Runner:
         """
         if self._keeper is not None:
             self._keeper.stop_claiming()
+            self.scheduler().leave_waiting_behind()
         return await self.scheduler().drain(timeout)
 
     async def cancel_all(self) -> None:

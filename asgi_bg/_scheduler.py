@@ -32,7 +32,7 @@ from asgi_bg._job import (
     Succeeded,
 )
 from asgi_bg._keeper import Keeper, Saving, kept_of
-from asgi_bg._lane import Lane
+from asgi_bg._lane import Lane, run_apart
 from asgi_bg._logs import keep_logs
 from asgi_bg._messages import extras, log_failure, log_unfinished, name_all
 from asgi_bg._record import NO_KEYWORDS, JobRecord
@@ -245,9 +245,7 @@ class Scheduler:
     def _submit_loose(self, record: JobRecord) -> None:
         """Submit a job that belongs to no lane, or has left it."""
         record.timer = None
-        self.hold()
-        if not self.submit(record):
-            self.release()
+        run_apart(self, [record])
 
     def _start(self, record: JobRecord) -> None:
         record.attempt += 1
@@ -356,8 +354,8 @@ class Scheduler:
 
     def _retry(self, record: JobRecord) -> None:
         record.timer = record.run_after = None
-        if not self.submit(record):
-            self.release()
+        run_apart(self, [record])
+        self.release()
 
     def readmit(self, record: JobRecord) -> None:
         """Run a job again that has ended."""
@@ -528,6 +526,12 @@ class Scheduler:
             self._slots.forget(record)
         if is_held:
             self._leave(record)
+
+    def leave_waiting_behind(self) -> None:
+        """Give those jobs back that are kept and wait for their instant, before a shutdown."""
+        for record in self.unfinished():
+            if record.timer is not None and not record.has_slot and record.kept is not None:
+                self._leave_behind(record)
 
     def abandon(self) -> None:
         """End all jobs of a loop that was closed: nothing will run them any more."""

@@ -27,7 +27,7 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True):
         options: The options that differ from the declared ones, as JSON text; or None.
         queued_at: When it was added, in seconds since the epoch.
         run_after: Before when it may not start, or None.
-        priority: Of waiting jobs, the higher goes first.
+        priority: Of waiting jobs, the higher goes first; not higher than that of ``after``.
         key: At most one job that is still known may have it; or None.
         after: The id of the job of the same request that goes before it, or None.
         is_held: Whether this process runs it; otherwise whoever claims it.
@@ -262,8 +262,12 @@ class Journal(Protocol):
         """Forget up to ``limit`` jobs that ended (so) before that instant; count them."""
         ...
 
-    def expire(self, now: float, limit: int) -> int:
-        """Forget up to ``limit`` jobs whose retention is over (J9); count them."""
+    def expire(self, now: float, limit: int) -> bool:
+        """Look at up to ``limit`` old jobs, and forget those whose retention is over (J9).
+
+        Returns:
+            Whether there are more to look at.
+        """
         ...
 
     def get(self, id: str) -> JobRow | None:

@@ -18,6 +18,7 @@ from asgi_bg._ids import first_id
 from asgi_bg._job import JobStatus
 from asgi_bg._options import check_count, check_seconds
 from asgi_bg.exceptions import JournalError
+from asgi_bg.journal._gate import Gate
 from asgi_bg.journal._ownership import DeadOwner, Ownership, find_dead, remove_leftovers
 from asgi_bg.journal._sealing import Sealer
 from asgi_bg.journal.base import Batch, Change, JobRow, Mark, NewJob, Orphan, Success
@@ -116,6 +117,8 @@ class SQLiteJournal:
         self._reading = threading.Lock()
         self._identity: tuple[int, int] | None = None
         self._version = -1
+        self._gate = Gate(self.path, self._busy_timeout)
+        self._swept: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"SQLiteJournal({self.path!r})"
@@ -221,6 +224,7 @@ class SQLiteJournal:
                 if connection is not None:
                     connection.close()
             self._connection = self._reader = None
+        self._gate.close()
         self._version = -1  # each connection counts for itself
 
     def _become_owner(self, connection: sqlite3.Connection) -> None:
@@ -304,15 +308,16 @@ class SQLiteJournal:
 
     @contextlib.contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Generator[sqlite3.Connection]:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-            raise
+        with self._gate:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                raise
 
     # Writing.
 
@@ -334,7 +339,8 @@ class SQLiteJournal:
                     self._write(connection, self._owner, batch)
                     twins = dict(connection.execute(query("twins"), {"ids": _rows(keyed)}))
             else:
-                self._write(connection, self._owner, batch)
+                with self._gate:
+                    self._write(connection, self._owner, batch)
         if self._ownership is not None:
             self._ownership.ledger.forget()
         return twins
@@ -534,13 +540,35 @@ class SQLiteJournal:
                 connection.execute(query("purge_twins"))
         return gone
 
-    def expire(self, now: float, limit: int) -> int:
-        """Forget up to ``limit`` jobs whose retention is over; count them."""
-        gone = 0
+    def expire(self, now: float, limit: int) -> bool:
+        """Look at up to ``limit`` old jobs of each status; see `Journal.expire`."""
+        is_more = False
         for status, seconds in self._retention.items():
             if seconds is not None:
-                gone += self.purge(status, now - seconds, limit - gone)
-        return gone
+                is_more |= self._sweep(status, now - seconds, limit)
+        return is_more
+
+    def _sweep(self, status: str, before: float, limit: int) -> bool:
+        """Forget those of the next old jobs that ended before that instant.
+
+        Jobs may have been added long before they ended, so that the old ones are not always
+        those to forget: each look goes on where the last one stopped.
+        """
+        values = {
+            "status": status,
+            "after": self._swept.get(status, ""),
+            "newest": first_id(min(before + 0.001, _LAST)),
+            "limit": limit,
+        }
+        with self._writing() as connection:
+            found = connection.execute(query("old"), values).fetchall()
+            doomed = [old for old, finished_at in found if finished_at <= before]
+            if doomed:
+                connection.execute(query("forget"), {"ids": _rows(doomed)})
+                connection.execute(query("purge_twins"))
+        is_more = len(found) == limit
+        self._swept[status] = found[-1][0] if is_more else ""
+        return is_more
 
     # Reading.
 

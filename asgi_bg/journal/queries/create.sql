@@ -37,8 +37,11 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_open ON jobs (owner, priority DESC, id)
     WHERE finished_at IS NULL AND (run_after IS NULL OR owner IS NOT NULL);
 -- Jobs that are put off and nobody's, in the order they come due.
-CREATE INDEX jobs_put_off ON jobs (run_after, attempt)
+CREATE INDEX jobs_put_off ON jobs (run_after)
     WHERE finished_at IS NULL AND run_after IS NOT NULL AND owner IS NULL;
+-- Those of them that are to be tried again.
+CREATE INDEX jobs_retried ON jobs (attempt)
+    WHERE finished_at IS NULL AND run_after IS NOT NULL AND owner IS NULL AND attempt > 0;
 CREATE INDEX jobs_ended ON jobs (status, id) WHERE finished_at IS NOT NULL;
 CREATE UNIQUE INDEX jobs_key ON jobs (key) WHERE key IS NOT NULL;
 CREATE INDEX jobs_cancelled ON jobs (owner) WHERE is_cancelled = 1 AND finished_at IS NULL;
