@@ -1,6 +1,6 @@
 # make test    the test suite, in a virtual environment made for it
 # make check   format, lint, types and tests: what CI does
-# make demo    see it at work; ONESHOT=1 ends by itself
+# make demo    kill a server in the middle of its work; ONESHOT=1 ends by itself
 # make bench   compare with its peers (needs wrk)
 
 PYTHON ?= python3

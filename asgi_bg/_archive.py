@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -64,7 +65,8 @@ class Archive:
         answer: asyncio.Future[Any] = loop.create_future()
 
         def done(value: Any, error: BaseException | None) -> None:
-            loop.call_soon_threadsafe(_answer, answer, value, error)
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and nobody waits
+                loop.call_soon_threadsafe(_answer, answer, value, error)
 
         self._writer.start()
         self._writer.call(function, done)
@@ -155,7 +157,7 @@ class Archive:
                 f"only failed and cancelled jobs can be retried, and job {id} is {row.status}"
             )
         record = self._registry.known(row.id)
-        if record is not None and record.kept is not None:
+        if record is not None and record.kept is not None and row.id not in self._held:
             record.reopen()
             record.kept.interrupted = 0
             record.kept.is_away = True

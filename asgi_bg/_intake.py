@@ -81,7 +81,7 @@ class Intake:
         record.attempt = row.attempt
         record.run_after = record.finished_at = record.verdict = None
         record.error, record.traceback = row.error, row.traceback
-        record.is_loose = record.is_new = False
+        record.is_new = False
         record.turn = 0
         self._registry.unfinished[record] = None
         self._keeper.adopt(record)

@@ -212,7 +212,7 @@ class CurrentJob(ABC):
         if not isinstance(message, str):
             raise TypeError(f"message must be a string, got {message!r}")
         # The comparison is this way round so that NaN becomes 0 too.
-        self.report(min(float(fraction), 1.0) if fraction >= 0 else 0.0, message)
+        self.report(min(float(fraction), 1.0) if fraction >= 0 else 0.0, str.__str__(message))
 
     @abstractmethod
     def report(self, fraction: float, message: str) -> None:

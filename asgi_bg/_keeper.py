@@ -9,8 +9,10 @@ however long it is (R8).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections import deque
 from functools import partial
 from types import MethodType
 from typing import Any, Protocol
@@ -44,6 +46,9 @@ EXPIRED = 500
 
 EXPIRE_TIME = 0.02
 """For how many seconds that goes on before others have their turn."""
+
+SHORT_WAIT = 1.0
+"""How many seconds a job may be put off in memory, where it keeps others out."""
 
 CLAIMED = 500
 """How many jobs are claimed at a time."""
@@ -101,7 +106,8 @@ class Keeper:
         self._registry = registry
         self._window = window
         self._writer = Writer(journal, self._tick, self._lost_key)
-        self._host: Host | None = None
+        self._hosts: list[Host] = []
+        self._brought: deque[tuple[int, list[JobRow]]] = deque()
         self.held: dict[str, JobRecord] = {}
         self._running: dict[JobRecord, None] = {}
         self.archive = Archive(journal, self._writer, registry, self.held)
@@ -117,8 +123,10 @@ class Keeper:
 
     def attach(self, host: Host) -> None:
         """Begin to work, and let this one run what is claimed."""
-        self._host = host
+        self._hosts.append(host)
         self._is_closing = False
+        if self._brought:  # for a loop that has ended before it heard of them
+            host.loop.call_soon(self._claimed)
         self._writer.start()
         if not self.archive.is_open.is_set():
             self._writer.call(self._journal.open, self._opened)
@@ -138,6 +146,15 @@ class Keeper:
         self._announce(await self.archive.call(self._journal.recover))
         self.claim_soon()
 
+    @property
+    def _host(self) -> Host | None:
+        # The first, as the others are those of single calls; one that stands still takes nothing.
+        return next((host for host in tuple(self._hosts) if host.loop.is_running()), None)
+
+    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give this loop no more jobs."""
+        self._hosts = [host for host in self._hosts if host.loop is not loop]
+
     def stop_claiming(self) -> None:
         """Take no more jobs from the journal, as this process is about to end."""
         self._is_closing = True
@@ -149,12 +166,13 @@ class Keeper:
             self._due.cancel()
             self._due = None
         try:
+            await self.archive.call(_nothing)  # a claim under way is given back before
             if not self._has_stuck:
                 # A thread that cannot be stopped is at its job as long as the process lives.
                 await self.archive.call(self._journal.close)
         except JournalError as exc:
             logger.error("the journal could not be closed, its lock will tell: %s", exc)
-        self._host = None
+        self._hosts.clear()
         self._writer.close()
         self.archive.close()
 
@@ -191,8 +209,15 @@ class Keeper:
         key = task.options.key
         if key is not None:
             holder = self._registry.hold_key(key, record)
+            is_over = holder is not record and holder.finished_at is not None
+            if is_over and self._journal.holder_of(key) is None:  # purged
+                self._registry.free_key(holder)
+                holder = self._registry.hold_key(key, record)
             if holder is not record:
                 return holder
+            if not self._hosts:
+                self._registry.free_key(record)
+                raise JournalError("the runner was closed, and keeps no more jobs")
             self.archive.is_open.wait()  # some milliseconds, before the first job of a process
             former = self._journal.holder_of(key)
             if former is not None:
@@ -206,6 +231,9 @@ class Keeper:
         """Have the new jobs of a collector written; the receipt tells when they are (J1)."""
         records = [record for record in tasks.take_unsaved() if record.finished_at is None]
         saving = Saving(self._new_jobs(tasks, records), records, loop)
+        if not self._hosts:
+            saving.error = JournalError("the runner was closed, and keeps no more jobs")
+            return saving
         self._writer.add(saving)
         return saving
 
@@ -247,7 +275,8 @@ class Keeper:
         """Let a job be the one that another process has given its key to (J6)."""
         record = self.held.get(loser)
         if record is not None and self._host is not None:
-            self._host.loop.call_soon_threadsafe(self._follow, record, winner)
+            with contextlib.suppress(RuntimeError):  # the loop was closed
+                self._host.loop.call_soon_threadsafe(self._follow, record, winner)
 
     def _follow(self, record: JobRecord, winner: str) -> None:
         if record.finished_at is None:
@@ -268,6 +297,8 @@ class Keeper:
         self._forget(record)
         if not kept.is_told:
             return
+        if record.status is not JobStatus.succeeded:
+            self._registry.name(record)  # it may be retried, and somebody hold it
         if record.task.options.key is not None:
             # Until the row is written, nothing but the record tells who has the key.
             self._writer.call(_nothing, partial(_let_go_of, record))
@@ -300,11 +331,18 @@ class Keeper:
     def put_off(self, record: JobRecord) -> bool:
         """Have it written that a job waits; return whether it does that in this process."""
         self._running.pop(record, None)
-        if len(self.held) > self._limit:
-            self.give_back(record)
+        if not self.may_wait_here(record):
             return False
         self._writer.mark(self._change_of(record, is_held=True))
         return True
+
+    def may_wait_here(self, record: JobRecord) -> bool:
+        """Whether a job that is put off waits in memory; not for long, as it takes up room."""
+        wait = (record.run_after or 0.0) - time.time()
+        if wait <= SHORT_WAIT and len(self.held) <= self._limit:
+            return True
+        self.give_back(record)
+        return False
 
     def has_room_for(self, record: JobRecord) -> bool:
         """Whether a job that may start now can wait in memory; otherwise it is given back."""
@@ -358,7 +396,7 @@ class Keeper:
             self._result_of(record) if record.status is JobStatus.succeeded else None,
             record.error,
             record.traceback,
-            _encode(tuple(record.logs)).decode() if record.logs else None,
+            _logs_of(record),
             is_held,
         )
 
@@ -404,15 +442,22 @@ class Keeper:
     ) -> None:
         if error is not None and not isinstance(error, JournalError):
             logger.error("claiming jobs failed", exc_info=error)
-        try:
-            host.loop.call_soon_threadsafe(self._claimed, host, limit, rows or [])
-        except RuntimeError:  # the loop was closed
-            self._is_claiming = False
-            for row in rows or ():
-                self._writer.mark(change_of(row, "queued", None))
+        self._brought.append((limit, rows or []))
+        with contextlib.suppress(RuntimeError):  # closed: the next loop looks for them
+            host.loop.call_soon_threadsafe(self._claimed)
 
-    def _claimed(self, host: Host, limit: int, rows: list[JobRow]) -> None:
+    def _claimed(self) -> None:
+        try:
+            limit, rows = self._brought.popleft()
+        except IndexError:
+            return  # another loop has taken them
         self._is_claiming = False
+        host = self._host
+        if self._is_closing or host is None or host.loop is not asyncio.get_running_loop():
+            self._has_backlog = True
+            for row in rows:
+                self._writer.mark(change_of(row, "queued", None))
+            return
         self._has_backlog = len(rows) >= limit
         host.take_up(rows)
         if self._has_backlog:
@@ -445,7 +490,7 @@ class Keeper:
         if now >= self._next_recovery:
             self._next_recovery = now + RECOVER_INTERVAL
             orphans = self._journal.recover()
-        cancelled = self._journal.cancellations() if self._journal.is_changed() else []
+        cancelled = self._journal.cancellations()
         is_ready = self._journal.has_ready(retries=False)
         due = self._journal.next_due()
         if now >= self._next_expiry:
@@ -460,7 +505,7 @@ class Keeper:
                     self._look, orphans, cancelled, is_ready, due if is_due else None
                 )
             except RuntimeError:
-                self._host = None
+                self.detach(host.loop)
 
     def _look(
         self, orphans: list[Orphan], cancelled: list[str], is_ready: bool, due: float | None
@@ -475,6 +520,8 @@ class Keeper:
         if is_ready:
             self._has_backlog = True
             self.claim_soon()
+        if self._due is not None and self._due.when() < time.monotonic() - 0.1:
+            self._due = None  # of a loop that has ended before
         if due is not None and self._due is None and self._host is not None:
             wait = max(0.0, due - time.time())
             self._due = self._host.loop.call_later(wait, self._claim_due)
@@ -497,14 +544,30 @@ class Keeper:
                 self._writer.show(self._change_of(record, is_held=True))
 
 
+def _nothing() -> None:
+    pass
+
+
+def _logs_of(record: JobRecord) -> str | None:
+    if not record.logs:
+        return None
+    lines = tuple(record.logs)
+    try:
+        return _encode(lines).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, as file names have
+        fixed = [
+            msgspec.structs.replace(
+                line, message=line.message.encode("utf-8", "backslashreplace").decode()
+            )
+            for line in lines
+        ]
+        return _encode(fixed).decode()
+
+
 def kept_of(record: JobRecord) -> Kept:
     """Return what belongs to a record as one that is kept."""
     assert record.kept is not None  # noqa: S101 - only such records come here
     return record.kept
-
-
-def _nothing() -> None:
-    pass
 
 
 def _let_go_of(record: JobRecord, value: object, error: BaseException | None) -> None:

@@ -24,6 +24,10 @@ class Dispatcher(JobQueue, Protocol):
         """Start a job as soon as there is room; False if it has left its lane by now."""
         ...
 
+    def send_away(self, record: JobRecord) -> None:
+        """Let a job wait in the journal."""
+        ...
+
     def drop(self, records: list[JobRecord]) -> None:
         """End jobs that are not to run on this response (M5)."""
         ...
@@ -62,6 +66,7 @@ class Lane:
     __slots__ = (
         "_dispatcher",
         "_gate",
+        "_is_away",
         "_is_finished",
         "_is_held",
         "_is_pumping",
@@ -90,6 +95,7 @@ class Lane:
         self.is_complete = False
         self._is_finished = False
         self._is_held = False
+        self._is_away = False
         self._is_pumping = False
         self._waiter: asyncio.Future[None] | None = None
 
@@ -152,11 +158,15 @@ class Lane:
                 break
             turn -= 1
             record = self._queue.pop()
-            if record.is_loose:
-                continue  # cancelled while it waited here, and queued anew by hand
-            if self._dispatcher.submit(record):
+            if record.line is not self._tasks:
+                continue  # cancelled while it waited here, and queued anew elsewhere
+            if self._is_away and record.kept is not None and record.finished_at is None:
+                self._dispatcher.send_away(record)  # not before the one that was (R2)
+            elif self._dispatcher.submit(record):
                 record.lane = self
                 self._open += 1
+            elif record.is_away and self._ordered and record.run_after is None:
+                self._is_away = True
 
     def _stay(self, is_busy: bool) -> None:
         """Make sure of not being drained while busy."""
@@ -182,8 +192,20 @@ class Lane:
             self._dispatcher.drop(unwanted)
         if self._tasks.unsaved is not None:
             self._dispatcher.save_late(self._tasks)
-        taken.reverse()
-        return taken
+        return self._list([record for record in taken if not record.is_loose])
+
+    def _list(self, records: list[JobRecord]) -> list[JobRecord]:
+        """Return jobs in the order they are popped, listed here and nowhere else."""
+        for record in records:
+            record.line = self._tasks
+        records.reverse()
+        return records
+
+    def run(self, records: list[JobRecord]) -> None:
+        """Run these jobs, and whatever they add."""
+        self._queue = self._list(records)
+        self.is_complete = True
+        self.pump()
 
     def _finish(self) -> None:
         self._is_finished = True
@@ -205,10 +227,6 @@ def run_apart(dispatcher: Dispatcher, records: list[JobRecord]) -> None:
         context = Context() if record.context is None else record.context.copy()
         context.run(collecting.set, tasks)
         record.context = context
-        record.is_loose = False
-    tasks.pending = records
     if records[-1].kept is not None:
         tasks.former = (records[-1].id, records[-1].task.options.priority)
-    lane = Lane(dispatcher, tasks, None, ordered=True)
-    lane.is_complete = True
-    lane.pump()
+    Lane(dispatcher, tasks, None, ordered=True).run(records)

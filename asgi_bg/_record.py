@@ -138,8 +138,9 @@ class JobRecord(Job):
         run: The number of the attempt as no other attempt of the job has it, also after it
             was queued anew by hand; what a call brings late is known by it.
         given_up: The ``run`` of the last attempt that was given up while it ran.
-        is_loose: Whether it was queued anew by hand, so that lanes that still list it pass
-            over it.
+        is_loose: Whether it was queued anew by hand, so that the collector that may still
+            list it is not where it is to be run from.
+        line: The collector whose lane lists it now; other lanes that list it pass over it.
         verdict: The outcome that was decided for the attempt while it runs.
         handle: The asyncio task that runs or awaits the attempt.
         timer: What happens by itself: the time is up, the wait is over.
@@ -168,6 +169,7 @@ class JobRecord(Job):
         "kept",
         "kwargs",
         "lane",
+        "line",
         "logs",
         "message",
         "packed",
@@ -222,6 +224,7 @@ class JobRecord(Job):
         self.run = 0
         self.given_up = 0
         self.is_loose = False
+        self.line: object = None
         self.is_new = True
         self.verdict: Failed | Cancelled | Interrupted | None = None
         self.handle: asyncio.Task[None] | None = None
@@ -378,6 +381,7 @@ class JobRecord(Job):
         self.attempt = self.turn = 0
         self.finished_at = self.run_after = self.verdict = self.fraction = None
         self.is_loose = True
+        self.line = None
         self.message = ""
 
 

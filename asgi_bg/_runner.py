@@ -23,7 +23,6 @@ from asgi_bg._registry import Registry
 from asgi_bg._scheduler import Limits, Scheduler
 from asgi_bg._task import P
 from asgi_bg.events import EventHandler, Events
-from asgi_bg.exceptions import JournalError
 from asgi_bg.journal.base import Journal
 
 if TYPE_CHECKING:
@@ -211,6 +210,8 @@ class Runner:
         Args:
             timeout: How long to drain, in seconds; None for `drain_timeout`.
         """
+        if asyncio.get_running_loop() not in self._schedulers:
+            return  # closed already, or never used
         scheduler = self.scheduler()
         try:
             await self.finish_held(self.drain_timeout if timeout is None else timeout)
@@ -226,7 +227,7 @@ class Runner:
         Returns:
             Whether that took no more than ``timeout`` seconds.
         """
-        if self._keeper is not None:
+        if self._keeper is not None and len(self._schedulers) < 2:
             self._keeper.stop_claiming()
             self.scheduler().leave_waiting_behind()
         return await self.scheduler().drain(timeout)
@@ -246,6 +247,8 @@ class Runner:
     async def _close(self, scheduler: Scheduler) -> None:
         scheduler.close()
         self._schedulers.pop(scheduler.loop, None)
+        if self._keeper is not None and self._schedulers:
+            self._keeper.detach(scheduler.loop)
         self._last_used = None
         if not self._schedulers:
             self._threads.close()
@@ -298,8 +301,8 @@ class Runner:
             saving = scheduler.save(tasks)
             try:
                 await saving.written()
-            except JournalError as exc:
-                scheduler.refuse(saving, str(exc))
+            except BaseException as exc:  # also a cancellation: nobody has got the job
+                scheduler.refuse(saving, str(exc) or "its add_task was cancelled")
                 raise
         lane = Lane(scheduler, tasks, None, ordered=self.ordered)
         lane.is_complete = True

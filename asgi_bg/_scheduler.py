@@ -222,6 +222,11 @@ class Scheduler:
         assert self._keeper is not None  # noqa: S101 - it keeps the job
         return await self._keeper.archive.result(id, timeout)
 
+    def send_away(self, record: JobRecord) -> None:
+        """Let a job follow, in the journal, the one of its request that was given back."""
+        assert self._keeper is not None  # noqa: S101 - it has given that back
+        self._keeper.give_back(record)
+
     # The way of a job: submitted or put off, started, settled.
 
     def submit(self, record: JobRecord) -> bool:
@@ -229,7 +234,7 @@ class Scheduler:
         if record.finished_at is not None or record.is_away:
             return False
         if record.run_after is not None and record.run_after > time.time():
-            if record.kept is None or kept_at_home(self._keeper, record):
+            if record.kept is None or self._keeper is None or self._keeper.may_wait_here(record):
                 self._put_off(record)
             return False
         if record.kept is not None and not kept_at_home(self._keeper, record):
@@ -419,11 +424,12 @@ class Scheduler:
             return
         # It waits: with its collector or in its lane's queue, which pass over it, or for its
         # instant; or else it holds up its lane or the drain, waiting for a slot or a retry.
+        is_retry = record.timer is not None and record.attempt > 0
         if record.timer is not None:
             record.timer.cancel()
             record.timer = None
         self._end_early(record, events.CANCELLED, reason)
-        is_held = record.lane is not None or record.turn > 0 or record.attempt > 0
+        is_held = record.lane is not None or record.turn > 0 or is_retry
         if record.turn:
             self._slots.forget(record)
         if is_held:
@@ -504,7 +510,9 @@ class Scheduler:
         """
         # Those that wait first: room that a running one leaves must not start them.
         for record in sorted(records, key=lambda record: record.has_slot):
-            if record.kept is None or not record.kept.is_told:
+            if record.kept is not None and not record.kept.is_told:
+                continue  # its response has yet to be promised anything; `save` refuses it
+            if record.kept is None:
                 self._cancel(record, reason)
             elif record.has_slot:
                 self._give_up(record, Interrupted(reason))
@@ -515,12 +523,14 @@ class Scheduler:
 
     def _leave_behind(self, record: JobRecord) -> None:
         """Give a job back that waits."""
+        is_retry = record.timer is not None and record.attempt > 0
         if record.timer is not None:
             record.timer.cancel()
             record.timer = None
-        is_held = record.lane is not None or record.turn > 0 or record.attempt > 0
+        is_held = record.lane is not None or record.turn > 0 or is_retry
         was_in_line = record.turn > 0
-        record.is_loose = True  # lanes that still list it pass over it
+        record.is_loose = True
+        record.line = None
         self._give_back(record)
         if was_in_line:
             self._slots.forget(record)

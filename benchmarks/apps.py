@@ -47,8 +47,27 @@ async def counts(request: Request) -> Response:
     return JSONResponse({"served": served.total(), "tasks": tasks_run.total()})
 
 
-def _starlette(endpoint: Callable[[Request], Any]) -> Starlette:
-    return Starlette(routes=[Route("/", endpoint), Route("/counts", counts)])
+def routes_to_ask(stored: Callable[[], int] | None = None) -> list[Route]:
+    """Return the routes that tell what the server has done.
+
+    Args:
+        stored: Counts the jobs where they are kept, for those that outlive the server.
+    """
+
+    async def count_stored(request: Request) -> Response:
+        return JSONResponse(stored() if stored else 0)
+
+    return [Route("/counts", counts), Route("/stored", count_stored)]
+
+
+def starlette_app(
+    endpoint: Callable[[Request], Any],
+    *,
+    stored: Callable[[], int] | None = None,
+    lifespan: Any = None,
+) -> Starlette:
+    """Return the app with an endpoint, and with routes to ask it what it has done."""
+    return Starlette(routes=[Route("/", endpoint), *routes_to_ask(stored)], lifespan=lifespan)
 
 
 async def _greet(request: Request) -> Response:
@@ -58,14 +77,14 @@ async def _greet(request: Request) -> Response:
 
 def plain() -> Any:
     """Return the app without anything."""
-    return _starlette(_greet)
+    return starlette_app(_greet)
 
 
 def installed() -> Any:
     """Return the app with our middleware, which has nothing to do."""
     from asgi_bg import BackgroundTaskMiddleware
 
-    return BackgroundTaskMiddleware(_starlette(_greet))
+    return BackgroundTaskMiddleware(starlette_app(_greet))
 
 
 def with_starlette(task: Callable[[], Any]) -> Any:
@@ -75,7 +94,7 @@ def with_starlette(task: Callable[[], Any]) -> Any:
         served.add()
         return PlainTextResponse(BODY, background=BackgroundTask(task))
 
-    return _starlette(greet)
+    return starlette_app(greet)
 
 
 def with_peer(task: Callable[[], Any]) -> Any:
@@ -87,7 +106,7 @@ def with_peer(task: Callable[[], Any]) -> Any:
         await BackgroundTasks(request.scope).add_task(task)
         return PlainTextResponse(BODY)
 
-    return BackgroundTaskMiddleware(_starlette(greet))
+    return BackgroundTaskMiddleware(starlette_app(greet))
 
 
 def with_ours(task: Callable[[], Any]) -> Any:
@@ -99,7 +118,7 @@ def with_ours(task: Callable[[], Any]) -> Any:
         add_task(task)
         return PlainTextResponse(BODY)
 
-    return BackgroundTaskMiddleware(_starlette(greet))
+    return BackgroundTaskMiddleware(starlette_app(greet))
 
 
 BUILDERS: dict[str, Callable[[], Any]] = {

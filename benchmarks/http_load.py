@@ -1,4 +1,4 @@
-"""Measures the variants over HTTP: all servers are up at once and are loaded in turns."""
+"""Measures variants over HTTP: all servers are up at once and are loaded in turns."""
 
 from __future__ import annotations
 
@@ -8,68 +8,31 @@ import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.variants import PLAIN, VARIANTS, Variant
+from benchmarks.servers import BenchmarkError, Counts, Run, Server, serving
+from benchmarks.variants import Variant
 
 CONNECTIONS = 64
-READY_TIMEOUT = 20.0
 DRAIN_TIMEOUT = 30.0
-STOP_TIMEOUT = 10.0
+QUIET_TIMEOUT = 1.0
 _LUA = Path(__file__).with_name("wrk_report.lua")
-
-
-class BenchmarkError(Exception):
-    """What was measured is not what it is said to be, so there is no figure."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What wrk saw of one server in one round.
-
-    Attributes:
-        rate: Requests per second.
-        p99: The latency that 99 of 100 requests stayed below, in milliseconds.
-    """
-
-    rate: float
-    p99: float
-
-
-@dataclass(slots=True)
-class Server:
-    """A running server and what is known of it."""
-
-    variant: Variant
-    process: subprocess.Popen[str]
-    port: int
-    requests: int = 0
-    runs: list[Run] = field(default_factory=list[Run])
-    peak_memory: int = 0
-
-    def get(self, path: str) -> Any:
-        """Fetch a page and return it decoded."""
-        # The address is loopback and the scheme is written here.
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
-            return answer.read().decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The figures of one variant; the ratios are to the plain app.
+    """The figures of one variant; the ratios are to the plain app of its own framework.
 
     Attributes:
         rate: Requests per second, the median round.
         best: The same of the best round.
         spread: By how much the best round exceeds the worst, as a share of the median.
+        failed: How many requests of all rounds failed.
         share: The median of the rounds' ratios to the plain app's rate of the same round.
-        p99: The 99th percentile of latency in milliseconds, median over the rounds.
+        p50, p99: Percentiles of latency in milliseconds, median over the rounds.
         p99_ratio, memory_ratio: How many times the plain app's.
         memory: Peak memory of the server process in bytes.
     """
@@ -78,98 +41,112 @@ class Row:
     rate: float
     best: float
     spread: float
+    failed: int
     share: float
+    p50: float
     p99: float
     p99_ratio: float
     memory: int
     memory_ratio: float
 
 
-def measure(rounds: int, seconds: int) -> list[Row]:
+def measure(
+    variants: Sequence[Variant], rounds: int, seconds: int, stores: Mapping[str, str] | None = None
+) -> list[Row]:
     """Load every variant in turns; the first round warms up and is not counted.
+
+    Args:
+        variants: What to load.
+        rounds: How often.
+        seconds: How long each time.
+        stores: By kind, a directory for the files and the address of Redis.
 
     Raises:
         BenchmarkError: A server did not start, requests failed, or tasks were not run.
     """
     cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
-        servers = [stack.enter_context(serving(variant, cores[0])) for variant in VARIANTS]
+        servers = [
+            stack.enter_context(serving(variant, cores[0], _store(variant, stores or {})))
+            for variant in variants
+        ]
         for number in range(rounds + 1):
             name = f"round {number} of {rounds}" if number else "warm-up"
             print(f"\rHTTP: {name} ", end="", file=sys.stderr, flush=True)
             # Every other round the other way, so that what drifts favours none.
             for server in servers if number % 2 else reversed(servers):
-                run = load(server, cores[-1], seconds)
+                run = load(server, cores[-1], seconds, in_flight=CONNECTIONS * (number + 1))
                 if number:
                     server.runs.append(run)
         print(file=sys.stderr)
         for server in servers:
-            check_tasks(server, in_flight=CONNECTIONS * (rounds + 1))
-            server.peak_memory = _peak_memory(server.process.pid)
+            check(server, in_flight=CONNECTIONS * (rounds + 1))
+            server.look_for_peak_memory()
     return summarise(servers)
 
 
-@contextmanager
-def serving(variant: Variant, core: int) -> Generator[Server]:
-    """Run the server of a variant."""
-    process = subprocess.Popen(
-        (sys.executable, "-m", "benchmarks.serve", variant.key, str(core)),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        port = process.stdout.readline().strip()
-        if not port:
-            raise BenchmarkError(f"the server of {variant.key!r} did not start")
-        server = Server(variant, process, int(port))
-        _await_ready(server)
-        yield server
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _store(variant: Variant, stores: Mapping[str, str]) -> list[str]:
+    if variant.store == "file":
+        return [str(Path(stores["file"], f"{variant.key}.db"))]
+    return [stores[variant.store]] if variant.store else []
 
 
-def _await_ready(server: Server) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT
-    while True:
-        try:
-            server.get("/counts")
-        except urllib.error.URLError as exc:
-            if time.monotonic() > deadline or server.process.poll() is not None:
-                raise BenchmarkError(f"no answer from {server.variant.key!r}: {exc}") from exc
-            time.sleep(0.05)
-        else:
-            return
-
-
-def load(server: Server, core: int, seconds: int) -> Run:
-    """Let wrk load a server for some seconds.
+def load(server: Server, core: int, seconds: int, in_flight: int) -> Run:
+    """Let wrk load a server for some seconds, and wait until its tasks have been run.
 
     Raises:
         BenchmarkError: A request failed.
     """
+    result = wrk(server.port, str(core), seconds)
+    if result["errors"] and not server.variant.may_fail:
+        raise BenchmarkError(f"{result['errors']} requests to {server.variant.key!r} failed")
+    server.requests += result["requests"]
+    server.failed += result["errors"]
+    # Where tasks are left to run, the round goes on.
+    more = _await_tasks(server, in_flight, DRAIN_TIMEOUT)
+    _await_tasks(server, 0, QUIET_TIMEOUT)  # what is under way must not slow the next server
+    rate = (result["requests"] - result["errors"]) / (result["duration"] / 1e6 + more)
+    return Run(rate, result["p50"] / 1e3, result["p99"] / 1e3)
+
+
+def wrk(port: int, cores: str, seconds: int) -> dict[str, int]:
+    """Run wrk on a core (or several, with commas), and return what `wrk_report.lua` tells."""
     command = ["wrk", "--latency", "--threads", "1", "--connections", str(CONNECTIONS)]
-    command += ["--duration", f"{seconds}s", "--script", str(_LUA)]
+    command += ["--duration", f"{seconds}s", "--timeout", "10s", "--script", str(_LUA)]
     output = subprocess.run(
-        ["taskset", "--cpu-list", str(core), *command, f"http://127.0.0.1:{server.port}/"],
+        ["taskset", "--cpu-list", cores, *command, f"http://127.0.0.1:{port}/"],
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    result = json.loads(output.rstrip().splitlines()[-1])
-    if result["errors"]:
-        raise BenchmarkError(f"{result['errors']} requests to {server.variant.key!r} failed")
-    server.requests += result["requests"]
-    return Run(result["requests"] / result["duration"] * 1e6, result["p99"] / 1e3)
+    return dict(json.loads(output.rstrip().splitlines()[-1]))
 
 
-def check_tasks(server: Server, in_flight: int) -> None:
-    """Make sure that the server ran what it is said to run.
+def _await_tasks(server: Server, missing: int, timeout: float) -> float:
+    """Wait until no more tasks are missing, and return the seconds from a first look on.
+
+    What is missing for good is told by the check at the end.
+    """
+    start = time.monotonic()
+    if max(_missing(server.variant, server.counts())) <= missing:
+        return 0.0
+    while time.monotonic() < start + timeout:
+        time.sleep(0.02)
+        if max(_missing(server.variant, server.counts())) <= missing:
+            break
+    return time.monotonic() - start
+
+
+def _missing(variant: Variant, counts: Counts) -> tuple[int, int]:
+    """Return how many tasks and stored jobs are missing, by the requests that were served."""
+    return (
+        (counts.served if variant.runs_task else 0) - counts.tasks,
+        (counts.served if variant.store else 0) - counts.stored,
+    )
+
+
+def check(server: Server, in_flight: int) -> None:
+    """Make sure that the server ran and stored what it is said to.
 
     Args:
         server: The server; it gets time to finish its tasks.
@@ -178,39 +155,31 @@ def check_tasks(server: Server, in_flight: int) -> None:
     Raises:
         BenchmarkError: It did not.
     """
+    key = server.variant.key
     deadline = time.monotonic() + DRAIN_TIMEOUT
     while True:
-        counts = json.loads(server.get("/counts"))
-        expected = counts["served"] if server.variant.runs_task else 0
-        missing = expected - counts["tasks"]
-        if missing <= 0 or time.monotonic() > deadline:
+        counts = server.counts()
+        missing = _missing(server.variant, counts)
+        if max(missing) <= 0 or time.monotonic() > deadline:
             break
         time.sleep(0.1)
-    if missing < 0 or missing > in_flight:
+    if min(missing) < 0 or max(missing) > in_flight + server.failed:
+        raise BenchmarkError(f"{key!r} was to run or store one job a request, and has: {counts}")
+    if server.variant.runs_task and server.variant.store and counts.tasks != counts.stored:
+        raise BenchmarkError(f"{key!r} has not stored the jobs that it ran: {counts}")
+    if not server.requests <= counts.served <= server.requests + in_flight:
         raise BenchmarkError(
-            f"{server.variant.key!r} was to run {expected} tasks and ran {counts['tasks']}"
+            f"wrk counted {server.requests} responses of {key!r}, "
+            f"and the server {counts.served} requests"
         )
-    if not server.requests <= counts["served"] <= server.requests + in_flight:
-        raise BenchmarkError(
-            f"wrk counted {server.requests} responses of {server.variant.key!r}, "
-            f"and the server {counts['served']} requests"
-        )
-
-
-def _peak_memory(pid: int) -> int:
-    """Return the most memory that a process has had in use, in bytes."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise BenchmarkError(f"process {pid} tells no peak memory")
 
 
 def summarise(servers: list[Server]) -> list[Row]:
     """Turn the rounds of all servers into one row for each."""
-    plain = next(server for server in servers if server.variant is PLAIN)
-    plain_p99 = statistics.median(run.p99 for run in plain.runs)
+    by_key = {server.variant.key: server for server in servers}
     rows: list[Row] = []
     for server in servers:
+        plain = by_key[server.variant.baseline]
         rates = [run.rate for run in server.runs]
         rate = statistics.median(rates)
         p99 = statistics.median(run.p99 for run in server.runs)
@@ -221,9 +190,11 @@ def summarise(servers: list[Server]) -> list[Row]:
                 rate=rate,
                 best=max(rates),
                 spread=(max(rates) - min(rates)) / rate,
+                failed=server.failed,
                 share=statistics.median(run.rate / base.rate for run, base in pairs),
+                p50=statistics.median(run.p50 for run in server.runs),
                 p99=p99,
-                p99_ratio=p99 / plain_p99,
+                p99_ratio=p99 / statistics.median(run.p99 for run in plain.runs),
                 memory=server.peak_memory,
                 memory_ratio=server.peak_memory / plain.peak_memory,
             )

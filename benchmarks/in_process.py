@@ -134,18 +134,19 @@ async def _time(case: Case, requests: int) -> float:
     wanted = requests if case.runs_task else 0
     start = time.perf_counter()
     for _ in range(requests):
-        await app({"type": "http", "path": "/", "headers": []}, _receive, _send)
+        await app({"type": "http", "path": "/", "headers": []}, no_body, ignore)
         await asyncio.sleep(0)
     while tasks_run.total() - before < wanted:  # noqa: ASYNC110 - an event would cost a task
         await asyncio.sleep(0)
     return time.perf_counter() - start
 
 
-async def _receive() -> Message:
+async def no_body() -> Message:
+    """Give an empty request, as a server's `receive`."""
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-async def _send(message: Message) -> None:
+async def ignore(message: Message) -> None:
     """Take a message as a server that has nothing else to do."""
 
 

@@ -4,68 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import Distribution, version
 from pathlib import Path
 
-from benchmarks.results import Results, targets
+from benchmarks.results import Results
+from benchmarks.tables import sections
 
 START = "<!-- figures -->"
 END = "<!-- /figures -->"
 README = Path(__file__).with_name("README.md")
 PLOT = Path(__file__).with_name("throughput.svg")
-_PACKAGES = ("asgi_bg", "starlette", "uvicorn", "uvloop", "httptools", "anyio", "asgi-background")
-
-Table = Sequence[Sequence[str]]
-
-
-def sections(results: Results) -> list[tuple[str, Table]]:
-    """Return all tables with their titles; the first row of each is its head."""
-    http = [
-        (
-            *("over HTTP", "requests/s", "best", "spread", "share"),
-            *("p99 ms", "/ plain", "peak MB", "/ plain"),
-        ),
-        *(
-            (
-                row.variant.label,
-                f"{row.rate:,.0f}",
-                f"{row.best:,.0f}",
-                f"{row.spread:.0%}",
-                f"{row.share:.3f}",
-                f"{row.p99:.2f}",
-                f"{row.p99_ratio:.2f}",
-                f"{row.memory / 1e6:.1f}",
-                f"{row.memory_ratio:.2f}",
-            )
-            for row in results.rows
-        ),
-    ]
-    costs = [
-        ("in process", "µs over the bare app"),
-        *((label, f"{cost:.2f}") for label, cost in results.costs.items()),
-    ]
-    memory = results.memory
-    rest = [
-        ("other", "figure"),
-        (f"memory after {memory.jobs // 10:,} jobs", f"{memory.early:.1f} MB"),
-        (f"memory after {memory.jobs:,} jobs", f"{memory.late:.1f} MB"),
-        ("import asgi_bg, over asyncio and anyio", f"{results.import_ms:.1f} ms"),
-    ]
-    goals = [
-        ("target", "wanted", "measured", "reached"),
-        *(
-            (target.what, target.wanted, target.measured, "yes" if target.is_reached else "no")
-            for target in targets(results)
-        ),
-    ]
-    return [
-        ("Over HTTP", http),
-        ("In process", costs),
-        ("Memory and import", rest),
-        ("Targets", goals),
-    ]
+_PACKAGES = (
+    *("asgi_bg", "starlette", "uvicorn", "uvloop", "httptools", "anyio", "asgi-background"),
+    *("fastapi", "fastapi-taskflow", "fastapi-jobs", "celery", "taskiq", "taskiq-redis"),
+)
+_APART = ("arq", "saq")
+"""Packages that have an environment of that name."""
 
 
 def as_text(results: Results) -> str:
@@ -86,7 +45,7 @@ def as_text(results: Results) -> str:
 
 def as_markdown(results: Results, command: str) -> str:
     """Return all figures as Markdown, with what they were measured on."""
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    versions = ", ".join(_versions())
     date = f"{datetime.now(timezone.utc):%Y-%m-%d}"
     machine = f"{os.cpu_count()} CPUs, Python {platform.python_version()}"
     lines = [f"Measured on {date} with `{command}`: {machine}, {versions}.", ""]
@@ -97,6 +56,20 @@ def as_markdown(results: Results, command: str) -> str:
         lines += ["| " + " | ".join(row) + " |" for row in body]
         lines.append("")
     return "\n".join(lines)
+
+
+def _versions() -> Iterator[str]:
+    for name in _PACKAGES:
+        yield f"{name} {version(name)}"
+    for name in _APART:
+        packages = [str(path) for path in Path(sys.prefix, name).glob("lib/*/site-packages")]
+        for found in Distribution.discover(name=name, path=packages):
+            yield f"{name} {found.version}"
+    redis = subprocess.run(
+        ("redis-server", "--version"), capture_output=True, text=True, check=True
+    )
+    yield f"Redis {redis.stdout.partition('v=')[2].partition(' ')[0]}"
+    yield f"SQLite {sqlite3.sqlite_version}"
 
 
 def write_readme(results: Results, command: str, path: Path = README) -> None:

@@ -18,7 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv-bench"
 PYTHON = ENVIRONMENT / "bin" / "python"
 STAMP = ENVIRONMENT / "installed.txt"
-PACKAGES = ("starlette", "uvicorn", "uvloop", "httptools", "asgi-background", "matplotlib")
+PROGRAMS = {"wrk": "The load generator", "redis-server": "What the queues keep their jobs in"}
+SERVER = ("starlette", "uvicorn", "uvloop", "httptools")
+PACKAGES = (
+    *(*SERVER, "asgi-background", "matplotlib"),
+    *("fastapi", "fastapi-jobs", "fastapi-taskflow"),
+    *("celery[redis]", "taskiq", "taskiq-redis", "hiredis"),
+)
+APART = {"arq": (*SERVER, "arq"), "saq": (*SERVER, "saq[hiredis,redis]")}
+"""What has an environment of its own in that environment: it wants another client of Redis."""
 
 
 def main() -> NoReturn:
@@ -35,23 +43,38 @@ def prepare() -> bool:
     if not sys.platform.startswith("linux"):
         print("The benchmarks pin processes to cores and read /proc: they need Linux.")
         return False
-    if shutil.which("wrk") is None:
-        print("The load generator wrk is missing. Get it with: apt-get install wrk")
+    if sys.version_info < (3, 11):
+        print("Some of the packages compared need Python 3.11 or newer; start this with such.")
         return False
+    for program, purpose in PROGRAMS.items():
+        if shutil.which(program) is None:
+            print(f"{purpose}, {program}, is missing. Get it with: apt-get install {program}")
+            return False
     if not is_current():
-        print(f"Preparing {ENVIRONMENT.name} with {', '.join(PACKAGES)} and this checkout ...")
-        venv.create(ENVIRONMENT, with_pip=True, clear=True)
-        install = (PYTHON, "-m", "pip", "install", "-qq", "--disable-pip-version-check")
-        if subprocess.run((*install, *PACKAGES, "--editable", ROOT), check=False).returncode:
+        names = sorted({*PACKAGES, *(name for names in APART.values() for name in names)})
+        print(f"Preparing {ENVIRONMENT.name} with {', '.join(names)} and this checkout ...")
+        if not (
+            install(ENVIRONMENT, *PACKAGES, "--editable", str(ROOT))
+            and all(install(ENVIRONMENT / name, *APART[name]) for name in APART)
+        ):
             print("The packages could not be installed; pip has said above why.")
             return False
         STAMP.write_text(wanted())
     return True
 
 
+def install(environment: Path, *packages: str) -> bool:
+    """Make an environment with packages, in place of the one that was there."""
+    venv.create(environment, with_pip=True, clear=True)
+    command = (environment / "bin" / "python", "-m", "pip", "install", "-qq")
+    quiet = "--disable-pip-version-check"
+    return subprocess.run((*command, quiet, *packages), check=False).returncode == 0
+
+
 def wanted() -> str:
     """Return a text that changes when the environment has to be made anew."""
-    return "\n".join((sys.version, *PACKAGES, (ROOT / "pyproject.toml").read_text()))
+    apart = (f"{name}: {', '.join(packages)}" for name, packages in APART.items())
+    return "\n".join((sys.version, *PACKAGES, *apart, (ROOT / "pyproject.toml").read_text()))
 
 
 def is_current() -> bool:

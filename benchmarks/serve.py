@@ -1,5 +1,6 @@
-"""Serves one variant on one core: ``python -m benchmarks.serve VARIANT CORE``.
+"""Serves one variant on one core: ``python -m benchmarks.serve VARIANT CORE [STORE]``.
 
+The store is the file, or the address of the server, where the variant keeps its jobs.
 The first line it prints is the port, a free one of the loopback interface.
 """
 
@@ -11,17 +12,19 @@ import sys
 
 import uvicorn
 
-from benchmarks.apps import BUILDERS
+from benchmarks import apps, durable_apps, queue_apps
+
+BUILDERS = apps.BUILDERS | durable_apps.BUILDERS | queue_apps.BUILDERS
 
 
 def main() -> None:
     """Serve until the process is told to end."""
-    key, core = sys.argv[1:]
+    key, core, *store = sys.argv[1:]
     os.sched_setaffinity(0, {int(core)})
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     print(listener.getsockname()[1], flush=True)
     config = uvicorn.Config(
-        BUILDERS[key](),
+        BUILDERS[key](*store),
         loop="uvloop",
         http="httptools",
         lifespan="auto",

@@ -1,44 +1,54 @@
-"""Shows what asgi_bg promises: real requests to a real server, and tasks after them.
+"""Kills a server in the middle of its work, and shows that no job it accepted is lost.
 
     pip install 'asgi_bg[starlette]' uvicorn httpx
     python demo.py                  # here, or from above: python examples/demo.py
     python demo.py --oneshot        # ends by itself; status 1 if anything was not as told
 
-Every promise is checked before it gets its mark, by what the client measured and what the
-tasks themselves said about when and where they ran. The server is demo_server.py, or the
-application given with --app, for which the promises may turn out to be broken.
+What is shown is checked, by what the clients were answered and by what the tasks wrote down
+about when and where they ran. The server is demo_server.py, or the application given with
+--app, for which the promises may turn out to be broken.
 """
 
 import argparse
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import msgspec
-from demo_server import Exchange
 
 from asgi_bg import JobInfo, JobStatus
 
 PORT = 8000
 PATIENCE = 60.0
-"""How many seconds to wait for what should take one or two."""
+"""How many seconds to wait for what should take a few."""
 
+CLIENTS = 4
+"""How many clients send one request after another until the server is gone."""
 
-PLACES = {
-    "loop": "on the event loop",
-    "thread": "in a worker thread",
-    "process": "in a worker process",
-    "nowhere": "nowhere",
+DOUBT = 0.1
+"""How long before the kill, in seconds, a task must have returned to be surely on record."""
+
+ORDERS = {
+    "/poster": "computes, in a process",
+    "/photo": "blocks for 1 s, in a thread",
+    "/mail": "async, on the event loop",
+    "/payment": "fails twice, retries=3",
+    "/reminder": "put off, delay=4",
 }
+SENT = ("/poster", "/photo", "/photo", "/payment", "/mail", "/mail", "/payment", "/reminder")
+
+T = TypeVar("T")
 
 
 class DemoError(Exception):
@@ -52,11 +62,11 @@ class Screen:
         self.is_terminal = sys.stdout.isatty()
         self.has_colours = self.is_terminal and not os.environ.get("NO_COLOR")
         try:
-            "✓✗█░→".encode(sys.stdout.encoding or "ascii")
-            self.yes, self.no, self.full, self.empty, self.arrow = "✓✗█░→"
+            "✓✗█▒░→".encode(sys.stdout.encoding or "ascii")
+            marks = tuple("✓✗█▒░→")
         except UnicodeEncodeError:
-            self.yes, self.no, self.full, self.empty, self.arrow = "+", "X", "#", "-", ">"
-        self._quarter = 0
+            marks = tuple("+X#=->")
+        self.yes, self.no, self.full, self.half, self.empty, self.arrow = marks
         self._has_live_line = False
 
     def colour(self, code: int, text: str) -> str:
@@ -67,6 +77,12 @@ class Screen:
 
     def dim(self, text: str) -> str:
         return self.colour(2, text)
+
+    def green(self, text: str) -> str:
+        return self.colour(32, text)
+
+    def red(self, text: str) -> str:
+        return self.colour(31, text)
 
     def say(self, text: str = "") -> None:
         self.live("")
@@ -79,35 +95,32 @@ class Screen:
             sys.stdout.flush()
             self._has_live_line = bool(text)
 
-    def bar(self, fraction: float, text: str) -> str:
-        done = round(fraction * 40)
-        return f"    {self.full * done}{self.empty * (40 - done)} {fraction:4.0%}  {text}"
-
-    def progress(self, fraction: float, text: str) -> None:
-        """Show a bar: moving on a terminal, at every quarter in a pipe."""
-        quarter = int(fraction * 4)
-        if self.is_terminal:
-            self.live(self.bar(fraction, text))
-        elif quarter != self._quarter:
-            self._quarter = quarter
-            self.say(self.bar(fraction, text))
+    def bar(self, ended: int, running: int, total: int) -> str:
+        """Draw how many jobs have ended, are running, and wait."""
+        width = 32
+        first = width * ended // max(total, 1)
+        second = width * (ended + running) // max(total, 1) - first
+        return self.full * first + self.half * second + self.empty * (width - first - second)
 
 
 class Server:
     """The application under uvicorn, in a process of its own, and what it logs."""
 
-    def __init__(self, app: str, port: int) -> None:
+    def __init__(self, app: str, port: int, directory: Path) -> None:
         command = ["uvicorn", app, "--app-dir", str(Path(__file__).parent), "--port", str(port)]
         self.process = subprocess.Popen(  # noqa: S603 - the demo's own command
             [sys.executable, "-m", *command],
+            env={**os.environ, "DEMO_DIRECTORY": str(directory)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
             errors="replace",
+            start_new_session=True,  # so that it can be killed with its worker processes
         )
-        self.url: str | None = None
+        self.pid = self.process.pid
+        self.url = ""
         self.is_echoing = False
         self._lines: list[str] = []
         self._told = threading.Event()  # it listens, or it has ended
@@ -135,7 +148,15 @@ class Server:
     def is_up(self) -> bool:
         """Wait until it listens; False if it has ended instead."""
         self._told.wait(PATIENCE)
-        return self.url is not None
+        return bool(self.url)
+
+    def kill(self) -> float:
+        """End it, and its worker processes, as nobody would; return when that was."""
+        killed_at = time.time()
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait()
+        return killed_at
 
     def stop(self) -> bool:
         """End it as an operator would; return whether it ended in peace."""
@@ -144,8 +165,7 @@ class Server:
         try:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
             return False
         finally:
             self._reader.join(PATIENCE)
@@ -153,50 +173,99 @@ class Server:
         return self.process.returncode in (0, -signal.SIGTERM, -signal.SIGINT)
 
 
-@contextmanager
-def serving(app: str, screen: Screen) -> Generator[Server, None, None]:
-    """Start the server on the usual port, or on a free one if that is taken."""
-    for port in (PORT, 0):
-        server = Server(app, port)
-        try:
-            if server.is_up():
-                yield server
-                return
-        finally:
-            server.stop()
-        if port and "address already in use" in server.log:
-            screen.say(f"Port {port} is taken, so another one it is.")
-        else:
-            break
-    raise DemoError(f"the server did not start:\n{server.log}")
-
-
 class Answer(msgspec.Struct):
-    """What a client knows of the request that it has sent."""
+    """What a client was told of the job that its request led to."""
 
-    request_id: str
-    received_at: float
-    took: float
+    job: str
+    task: str
+    process: int
+    took: float = 0.0
 
 
-class Row(msgspec.Struct):
-    """What the table at the end tells of a job."""
+class Attempt(msgspec.Struct):
+    """What a task wrote down: the process, when it began, and when it returned or raised."""
 
-    job: JobInfo
-    where: str
-    after: float
+    process: int
+    began: float
+    ended: float | None = None
+    failed: float | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.ended is None and self.failed is None
+
+
+Notes = dict[str, list[Attempt]]
+
+
+def read_notebook(file: Path) -> Notes:
+    """Return the attempts of each job, by its id, in the order in which they began."""
+    notes: Notes = {}
+    for line in file.read_text().splitlines():
+        word, job, process, instant = line.split()
+        attempts = notes.setdefault(job, [])
+        if word == "begins":
+            attempts.append(Attempt(int(process), float(instant)))
+        else:
+            attempt = next(a for a in reversed(attempts) if a.process == int(process))
+            if word == "ends":
+                attempt.ended = float(instant)
+            else:
+                attempt.failed = float(instant)
+    return notes
+
+
+def has_ended(attempts: Iterable[Attempt]) -> bool:
+    return any(attempt.ended is not None for attempt in attempts)
+
+
+class Crowd:
+    """Clients that send one request after another, and note what they were answered."""
+
+    def __init__(self, url: str) -> None:
+        self.answers: list[Answer] = []
+        self.unanswered = 0
+        self._url = f"{url}/visit"
+        self._client = httpx.Client(timeout=PATIENCE, trust_env=False)
+        self._is_over = False
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        while not self._is_over:
+            try:
+                response = self._client.post(self._url)
+            except httpx.TransportError:
+                with self._lock:
+                    self.unanswered += 1
+                return
+            if response.is_success:  # anything else promises nothing
+                answer = msgspec.json.decode(response.content, type=Answer)
+                with self._lock:
+                    self.answers.append(answer)
+            time.sleep(0.02)
+
+    def leave(self) -> None:
+        """Wait until all of them have gone."""
+        self._is_over = True
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        self._client.close()
 
 
 class Demo:
-    """Sends requests, follows their jobs, checks promises, and keeps the score."""
+    """Sends requests, kills the server, starts it again, and counts."""
 
-    def __init__(self, screen: Screen, server: Server, client: httpx.Client) -> None:
+    def __init__(self, screen: Screen, app: str, directory: Path) -> None:
         self.screen = screen
-        self.server = server
-        self.client = client
-        self.rows: list[Row] = []
-        self.kept = 0
         self.broken = 0
+        self.answers: list[Answer] = []
+        self._app = app
+        self._directory = directory
+        self._server: Server | None = None
+        self._client = httpx.Client(timeout=PATIENCE, trust_env=False)
         self._steps = 0
 
     # The parts of a step.
@@ -208,287 +277,265 @@ class Demo:
         self.screen.say(f"    {text}")
 
     def check(self, promise: str, is_kept: bool, seen: str) -> None:
-        mark = self.screen.colour(32, self.screen.yes)
-        if is_kept:
-            self.kept += 1
-        else:
+        mark = self.screen.green(self.screen.yes)
+        if not is_kept:
             self.broken += 1
-            mark = self.screen.colour(31, self.screen.no)
+            mark = self.screen.red(self.screen.no)
         self.screen.say(f"  {mark} {promise}")
         self.screen.say(self.screen.dim(f"    {seen}"))
 
-    def post(self, path: str) -> Answer:
-        request_id = f"{self._steps}{path.replace('/', '-')}"
-        start = time.perf_counter()
-        response = self.client.post(path, headers={"x-request-id": request_id})
-        took = time.perf_counter() - start
-        received_at = time.time()
-        colour = 32 if response.is_success else 31
-        status = self.screen.colour(colour, f"{response.status_code} {response.reason_phrase}")
-        self.screen.say(f"    POST {path} {self.screen.arrow} {status} in {milliseconds(took)}")
-        return Answer(request_id, received_at, took)
+    @property
+    def server(self) -> Server:
+        assert self._server is not None  # noqa: S101 - all begins with starting it
+        return self._server
 
-    def look(self, request_id: str) -> Exchange | None:
-        """Ask the server what it knows of a request; None if it has not come there yet."""
-        response = self.client.get(f"/requests/{request_id}")
-        if response.status_code == 404:
-            return None
+    def start(self) -> None:
+        """Start the server: on the usual port, on a free one, or where it was."""
+        ports = (PORT, 0)
+        if self._server is not None:
+            port = httpx.URL(self._server.url).port or 80
+            ports = (port, port)
+        for port in ports:
+            self._server = server = Server(self._app, port, self._directory)
+            if server.is_up():
+                return
+            server.stop()
+            if "address already in use" not in server.log or port == ports[1]:
+                raise DemoError(f"the server did not start:\n{server.log}")
+            self.screen.say(f"Port {port} is taken, so another one it is.")
+
+    def close(self) -> None:
+        self._client.close()
+        if self._server is not None:
+            self._server.stop()
+
+    def get(self, path: str, kind: type[T]) -> T:
+        response = self._client.get(f"{self.server.url}{path}")
         response.raise_for_status()
-        return msgspec.json.decode(response.content, type=Exchange)
+        found: T = msgspec.json.decode(response.content, type=kind)
+        return found
 
-    def follow(self, request_id: str, show: Callable[[JobInfo], None]) -> Exchange:
-        """Watch a request until it is answered and its jobs have ended, and note them."""
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            exchange = self.look(request_id)
-            if exchange is not None and exchange.answered_at is not None:
-                if not exchange.jobs:
-                    raise DemoError(f"the request {request_id} has left no job behind")
-                if all(job.status.is_final for job in exchange.jobs):
-                    self.rows += [self._row(job, exchange.answered_at) for job in exchange.jobs]
-                    return exchange
-                show(next(job for job in exchange.jobs if not job.status.is_final))
-            time.sleep(0.03)
-        raise DemoError(f"the jobs of {request_id} have not ended after {PATIENCE:g} seconds")
+        while not condition():
+            if time.monotonic() > deadline:
+                raise DemoError(f"{what} has not come after {PATIENCE:g} seconds")
+            time.sleep(0.05)
 
-    def _row(self, job: JobInfo, answered_at: float) -> Row:
-        """Conclude where and when a job first began from what it has logged there and then."""
-        if not job.logs:
-            return Row(job, "nowhere", 0.0)
-        pid, _, thread = job.logs[0].message.partition(" ")
-        if int(pid) != self.server.process.pid:
-            where = "process"
-        else:
-            where = "loop" if thread == "MainThread" else "thread"
-        return Row(job, where, job.logs[0].at.timestamp() - answered_at)
+    def notes(self) -> Notes:
+        return read_notebook(self._directory / "notebook")
 
     # The steps.
 
     def run(self) -> None:
-        self.show_kind(
-            "An async task",
-            "send_mails() takes a second, which it spends waiting.",
-            "/mail",
-            "loop",
-        )
-        self.show_kind(
-            "A plain function that blocks",
-            "resize_photo() takes a second, for which it blocks its thread.",
-            "/photo",
-            "thread",
-        )
-        self.show_kind(
-            "Hard work",
-            "draw_poster() keeps a processor busy, so it has executor='process'.",
-            "/poster",
-            "process",
-        )
-        self.show_retries()
-        self.show_isolation()
-        self.show_hang_up()
+        self.start()
+        poster = self.take_orders()
+        crowd, killed_at = self.kill_in_the_middle(poster)
+        self.answers += crowd.answers
+        first = self.server.pid
+        self.start_again(first, poster)
+        self.judge(first, killed_at)
 
-    def show_kind(self, title: str, text: str, path: str, where: str) -> None:
-        self.title(title, text)
-        answer = self.post(path)
-        seen_running: list[JobInfo] = []
+    def take_orders(self) -> str:
+        say, screen = self.screen.say, self.screen
+        self.title(
+            "Some orders",
+            f"Process {self.server.pid} serves {self._app}, with journal='jobs.db'.",
+        )
+        told: set[str] = set()
+        self.get("/stats", dict[str, int])  # connect, so that no answer is timed with that
+        for path in SENT:
+            start = time.perf_counter()
+            response = self._client.post(f"{self.server.url}{path}")
+            took = time.perf_counter() - start
+            response.raise_for_status()
+            answer = msgspec.json.decode(response.content, type=Answer)
+            answer.took = took
+            self.answers.append(answer)
+            status = screen.green(f"{response.status_code} {response.reason_phrase}")
+            about = "" if path in told else f"  {screen.dim(ORDERS[path])}"
+            told.add(path)
+            say(f"    POST {path:<9} {screen.arrow} {status} in {milliseconds(took):>8}{about}")
+        return self.answers[0].job
 
-        def show(job: JobInfo) -> None:
-            if job.status is JobStatus.running:
-                seen_running.append(job)
-            if job.progress is not None and job.progress < 1:
-                self.screen.progress(job.progress, job.message)
-            elif job.progress is None:
-                passed = seconds(time.time() - answer.received_at)
-                self.screen.live(f"    {short(job)} is {job.status}, {passed} after the answer")
+    def kill_in_the_middle(self, poster: str) -> tuple[Crowd, float]:
+        server = self.server
+        self.title("A crowd, and kill -9", f"{CLIENTS} clients send one request after another.")
+        crowd = Crowd(server.url)
+        seen: list[float] = [0.0]
 
-        (job,) = self.follow(answer.request_id, show).jobs
-        if job.progress is not None:
-            self.screen.say(self.screen.bar(job.progress, job.message))
-            self.screen.say()
-            self.screen.say(self.screen.colour(36, str(job.result)))
-        row = self.rows[-1]
-        took = lasted(job)
-        self.check(
-            "The answer does not wait for the task.",
-            answer.took < took,
-            f"It took {milliseconds(answer.took)}, and the task {seconds(took)}.",
-        )
-        self.check(
-            "The task runs after the response.",
-            job.status is JobStatus.succeeded and row.after >= 0,
-            f"It began {milliseconds(row.after)} after it, and {job.status}.",
-        )
-        self.check(
-            f"It runs {PLACES[where]}, and the server goes on answering.",
-            row.where == where and len(seen_running) >= 3,
-            f"It ran {PLACES[row.where]}; {len(seen_running)} requests were answered meanwhile.",
-        )
-        if where == "process":
-            moves = sorted({job.progress for job in seen_running if job.progress})
-            self.check(
-                "Its progress can be followed.",
-                len(moves) >= 2 and job.progress == 1,
-                f"It was seen at {', '.join(f'{move:.0%}' for move in moves[:9])} ... and done.",
+        def is_in_the_middle() -> bool:
+            seen[0] = self.get(f"/jobs/{poster}", JobInfo).progress or 0.0
+            self.screen.live(
+                f"    {self._state(self.answers + crowd.answers)}, poster at {seen[0]:.0%}"
             )
+            return seen[0] >= 0.3 and len(crowd.answers) >= 20
 
-    def show_retries(self) -> None:
-        self.title("Third time lucky", "charge_card() has retries=3, and fails twice.")
-        told: list[str] = []
+        self.wait_until(is_in_the_middle, "the middle of the poster")
+        killed_at = server.kill()
+        crowd.leave()
+        say = self.screen.say
+        say(self.screen.red(f"    kill -9 {server.pid}") + f", with the poster at {seen[0]:.0%}")
+        say(f"    {self._state(self.answers + crowd.answers)}")
+        say(f"    {crowd.unanswered} of the clients got no answer, so they were promised nothing.")
+        return crowd, killed_at
 
-        def show(job: JobInfo) -> None:
-            if job.error is not None and job.error not in told:
-                told.append(job.error)
-                self.screen.say(self.screen.dim(f"    {job.error}"))
-            self.screen.live(f"    attempt {job.attempt} of {job.max_attempts}, {job.status}")
-
-        answer = self.post("/payment")
-        (job,) = self.follow(answer.request_id, show).jobs
-        self.check(
-            "A task that fails is tried again.",
-            job.status is JobStatus.succeeded and job.attempt == 3 and len(job.logs) == 3,
-            f"Attempt {job.attempt} {job.status}: {job.result or job.error}.",
+    def _state(self, answers: list[Answer]) -> str:
+        notes = self.notes()
+        ended = sum(has_ended(notes.get(answer.job, ())) for answer in answers)
+        pid = self.server.pid
+        running = sum(
+            any(attempt.process == pid and attempt.is_open for attempt in attempts[-1:])
+            for attempts in (notes.get(answer.job, []) for answer in answers)
         )
-        began = [line.at.timestamp() - answer.received_at for line in job.logs]
-        self.check(
-            "Nobody waits for that.",
-            len(began) > 1 and began[-1] > 0,
-            f"Attempts began {', '.join(map(seconds, began))} after the client had its answer.",
-        )
+        bar = self.screen.bar(ended, running, len(answers))
+        return f"{bar}  {len(answers)} accepted, {ended} run"
 
-    def show_isolation(self) -> None:
-        self.title(
-            "One bad apple",
-            "Of print_invoice(), tell_partner(), pack_parcel() the second always fails.",
-        )
-        tracebacks = self._count_tracebacks()
-        answer = self.post("/order")
-        jobs = self.follow(answer.request_id, lambda job: None).jobs
-        expected = [JobStatus.succeeded, JobStatus.failed, JobStatus.succeeded]
-        self.check(
-            "A task that fails stops none behind it.",
-            [job.status for job in jobs] == expected,
-            f"They ended so: {', '.join(job.status for job in jobs)}.",
-        )
-        began = sorted((row.job for row in self.rows[-3:]), key=began_at)
-        self.check(
-            "The tasks of one request run in the order added.",
-            began == jobs,
-            f"They began so: {', '.join(short(job) for job in began)}.",
-        )
-        self._wait_for_log(lambda: self._count_tracebacks() > tracebacks)
-        count = self._count_tracebacks() - tracebacks
-        error = next((job.error for job in jobs if job.error), "nothing")
-        self.check(
-            "A failure is logged once, with its traceback.",
-            count == 1,
-            f"{count} in the server's log, with {error}.",
-        )
+    def start_again(self, first: int, poster: str) -> None:
+        say = self.screen.say
+        self.title("The same command again", f"Process {first} is dead. Nobody sends anything.")
+        self.start()
+        say(f"    Process {self.server.pid} finds the jobs in the file.")
+        quarters: set[int] = set()
 
-    def show_hang_up(self) -> None:
-        self.title(
-            "A client that hangs up",
-            "It asks to save a draft, and is gone before the answer.",
-        )
-        request_id = f"{self._steps}-draft"
-        gone_at = self._hang_up("/draft", request_id)
+        def is_over() -> bool:
+            stats = self.get("/stats", dict[str, int])
+            state = self._state(self.answers)
+            quarter = state.count(self.screen.full) // 8
+            if not self.screen.is_terminal and quarter not in quarters:
+                quarters.add(quarter)
+                say(f"    {state}")
+            self.screen.live(f"    {state}")
+            return stats["queued"] + stats["running"] == 0
 
-        def show(job: JobInfo) -> None:
-            self.screen.live(f"    {short(job)} is {job.status}")
+        self.wait_until(is_over, "the end of the jobs")
+        if self.screen.is_terminal:
+            say(f"    {self._state(self.answers)}")
+        info = self.jobs().get(poster)
+        if info is not None and isinstance(info.result, str):
+            say()
+            say(self.screen.colour(36, info.result))
 
-        exchange = self.follow(request_id, show)
-        early = (exchange.answered_at or 0.0) - gone_at
-        self.check(
-            "The client does not decide whether tasks run.",
-            early > 0 and [job.status for job in exchange.jobs] == [JobStatus.succeeded],
-            f"It left {seconds(early)} before the answer; "
-            + ", ".join(f"{short(job)}() {job.status}" for job in exchange.jobs)
-            + ".",
-        )
-
-    def _hang_up(self, path: str, request_id: str) -> float:
-        """Send a request, leave when it has arrived, and return when that was."""
-        url = self.client.base_url
-        with socket.create_connection((url.host, url.port or 80), PATIENCE) as connection:
-            head = f"POST {path} HTTP/1.1\r\nhost: demo\r\nx-request-id: {request_id}\r\n"
-            connection.sendall(f"{head}content-length: 0\r\n\r\n".encode())
-            deadline = time.monotonic() + PATIENCE
-            while self.look(request_id) is None:
-                if time.monotonic() > deadline:
-                    raise DemoError(f"POST {path} has not arrived after {PATIENCE:g} seconds")
-                time.sleep(0.01)
-        self.screen.say(f"    POST {path} {self.screen.arrow} hung up")
-        return time.time()
-
-    def _count_tracebacks(self) -> int:
-        return self.server.log.count("Traceback (most recent call last)")
-
-    def _wait_for_log(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 5
-        while not condition() and time.monotonic() < deadline:
-            time.sleep(0.02)
+    def jobs(self) -> dict[str, JobInfo]:
+        return {job.id: job for job in self.get("/jobs?limit=100000", list[JobInfo])}
 
     # The end.
 
-    def table(self) -> None:
-        say, dim = self.screen.say, self.screen.dim
-        say()
-        say(self.screen.bold("What ran where"))
-        say(dim("    job     task           where    attempts  after response  status"))
-        for row in self.rows:
-            job = row.job
-            colour = 32 if job.status is JobStatus.succeeded else 31
-            say(
-                f"    {job.id[-6:]}  {short(job):<13}  {row.where:<7}  {job.attempt:>8}  "
-                f"{milliseconds(row.after):>14}  {self.screen.colour(colour, job.status)}"
-            )
-        say()
-        if self.broken:
-            total = self.kept + self.broken
-            say(self.screen.colour(31, f"{self.broken} of {total} promises were broken."))
-        else:
-            say(self.screen.colour(32, f"All {self.kept} promises were kept."))
-
-    def stay(self) -> None:
-        """Leave the server to whoever looks on, until Ctrl-C."""
-        url = self.server.url
+    def judge(self, first: int, killed_at: float) -> None:
+        notes, jobs = self.notes(), self.jobs()
+        self.table(notes, jobs)
         say = self.screen.say
         say()
-        say(f"The server goes on, at {self.screen.bold(str(url))}. In another terminal:")
-        say(f"    curl -i -X POST {url}/poster")
-        say(f"    curl -X POST {url}/payment")
-        say(f"    curl {url}/jobs")
-        say("Ctrl-C ends it. Its log:")
-        self.server.is_echoing = True
-        with suppress(KeyboardInterrupt):
-            self.server.process.wait()
-            raise DemoError("the server has ended by itself")
+        slowest = max(answer.took for answer in self.answers)
+        self.check(
+            "No answer waits for its task, though the job is on disk before it.",
+            slowest < 1,
+            f"The slowest of the {len(SENT)} answers above took {milliseconds(slowest)}.",
+        )
+        early = [
+            attempts
+            for answer in self.answers
+            for attempts in [notes.get(answer.job, [])]
+            if any(a.ended is not None and a.ended < killed_at - DOUBT for a in attempts)
+        ]
+        again = sum(len([a for a in attempts if a.ended is not None]) > 1 for attempts in early)
+        self.check(
+            "What had ended before the kill does not run again.",
+            not again,
+            f"{again} of those {len(early)} jobs did.",
+        )
+        cut_off = [
+            answer.job
+            for answer in self.answers
+            if any(a.process == first and a.is_open for a in notes.get(answer.job, ()))
+        ]
+        resumed = sum(job in jobs and jobs[job].attempt > 1 for job in cut_off)
+        self.check(
+            "What was cut off runs again: the same job, and its next attempt.",
+            resumed == len(cut_off),
+            f"{resumed} of those {len(cut_off)} jobs did.",
+        )
+        self.verdict(notes, jobs)
+
+    def verdict(self, notes: Notes, jobs: dict[str, JobInfo]) -> None:
+        run = sum(
+            has_ended(notes.get(answer.job, ()))
+            and answer.job in jobs
+            and jobs[answer.job].status is JobStatus.succeeded
+            for answer in self.answers
+        )
+        lost = len(self.answers) - run
+        self.broken += lost > 0
+        told = f"{len(self.answers)} accepted, {run} run, {lost} lost"
+        colour = self.screen.red if lost else self.screen.green
+        self.screen.say()
+        self.screen.say(colour(self.screen.bold(told)))
+
+    def table(self, notes: Notes, jobs: dict[str, JobInfo]) -> None:
+        say, screen = self.screen.say, self.screen
         say()
+        say(screen.bold("What ran where"))
+        say(
+            screen.dim("    job     task           accepted by  ran in            attempts  status")
+        )
+        shown = [self._row(answer, notes, jobs) for answer in self.answers]
+        for answer, row in zip(self.answers[: len(SENT)], shown, strict=False):
+            say(f"    {answer.job[-6:]}  {row}")
+        for row, count in Counter(shown[len(SENT) :]).most_common():
+            say(f"    x{count:<5}  {row}")
 
+    def _row(self, answer: Answer, notes: Notes, jobs: dict[str, JobInfo]) -> str:
+        job = jobs.get(answer.job)
+        processes: dict[int, bool] = {}
+        for attempt in notes.get(answer.job, ()):
+            processes[attempt.process] = not attempt.is_open
+        words = [
+            f"{pid}" if ended else f"{pid}{self.screen.no}" for pid, ended in processes.items()
+        ]
+        ran_in = " ".join(words) or "nowhere"
+        status = self.screen.red("lost")
+        if job is not None:
+            is_well = job.status is JobStatus.succeeded
+            status = (self.screen.green if is_well else self.screen.red)(job.status)
+        attempts = "-" if job is None else str(job.attempt)
+        return f"{answer.task:<13}  {answer.process:<11}  {ran_in:<16}  {attempts:>8}  {status}"
 
-def short(job: JobInfo) -> str:
-    return job.task.rpartition(":")[2]
-
-
-def began_at(job: JobInfo) -> float:
-    return job.logs[0].at.timestamp() if job.logs else 0.0
-
-
-def lasted(job: JobInfo) -> float:
-    if job.started_at is None or job.finished_at is None:
-        return 0.0
-    return (job.finished_at - job.started_at).total_seconds()
-
-
-def seconds(number: float) -> str:
-    return f"{number:.2f} s"
+    def stay(self) -> None:
+        """Leave the server to whoever looks on, until Ctrl-C; and start it when it dies."""
+        say = self.screen.say
+        say()
+        say(f"The server goes on, at {self.screen.bold(self.server.url)}. In another terminal:")
+        say(f"    curl -X POST {self.server.url}/poster")
+        say(f"    curl {self.server.url}/jobs")
+        say(f"    kill -9 {self.server.pid}      # it will be started again")
+        say("Ctrl-C ends it. Its log:")
+        with suppress(KeyboardInterrupt):
+            while True:
+                self.server.is_echoing = True
+                if self.server.process.wait() != -signal.SIGKILL:
+                    raise DemoError("the server has ended by itself")
+                self.start()
+                say(f"Killed, and started again as process {self.server.pid}.")
+        say()
 
 
 def milliseconds(number: float) -> str:
     return f"{number * 1000:.1f} ms"
 
 
+@contextmanager
+def making(screen: Screen, app: str) -> Generator[Demo, None, None]:
+    """Make a demo with a directory of its own, and end what it has started."""
+    with tempfile.TemporaryDirectory(prefix="asgi_bg_demo_") as directory:
+        demo = Demo(screen, app, Path(directory))
+        try:
+            yield demo
+        finally:
+            demo.close()
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Shows asgi_bg at work, and checks it.")
+    parser = argparse.ArgumentParser(description="Kills a server, and shows what becomes of it.")
     parser.add_argument(
         "--oneshot",
         action="store_true",
@@ -507,7 +554,7 @@ def main() -> int:
     try:
         return show(screen, options.app, is_oneshot=options.oneshot)
     except (DemoError, httpx.HTTPError) as exc:
-        screen.say(screen.colour(31, f"{screen.no} {exc or repr(exc)}"))
+        screen.say(screen.red(f"{screen.no} {exc or repr(exc)}"))
         return 1
     except KeyboardInterrupt:
         screen.say("Interrupted.")
@@ -515,18 +562,14 @@ def main() -> int:
 
 
 def show(screen: Screen, app: str, *, is_oneshot: bool) -> int:
-    screen.say(screen.bold("asgi_bg: the answer first, then the work"))
-    with serving(app, screen) as server:
-        screen.say(f"uvicorn serves {app} at {server.url}, as process {server.process.pid}.")
-        with httpx.Client(base_url=str(server.url), timeout=PATIENCE, trust_env=False) as client:
-            client.get("/jobs")  # connect, so that no step is timed with that
-            demo = Demo(screen, server, client)
-            demo.run()
-        demo.table()
+    screen.say(screen.bold("asgi_bg: the answer first, then the work, whatever happens"))
+    with making(screen, app) as demo:
+        demo.run()
         if not is_oneshot:
             demo.stay()
-        ended_well = server.stop()
-    screen.say("The server has ended." if ended_well else f"The server ended badly:\n{server.log}")
+        ended_well = demo.server.stop()
+        log = demo.server.log
+    screen.say("The server has ended." if ended_well else f"The server ended badly:\n{log}")
     return 0 if ended_well and not demo.broken else 1
 
 

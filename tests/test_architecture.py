@@ -14,7 +14,7 @@ LEVELS = [
     {"_types", "exceptions", "_ids", "_deadlines"},
     {"_options", "_job"},
     {"_task", "_logs", "_retry"},
-    {"_record", "journal.queries", "journal._sealing"},
+    {"_record", "journal.queries", "journal._sealing", "journal._gate"},
     {"_messages", "journal.base", "journal._ledger", "journal._values", "journal.schema"},
     {"journal._writer", "journal._annotations", "journal._ownership"},
     {"journal.codec"},

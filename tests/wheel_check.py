@@ -4,6 +4,7 @@ import asyncio
 import importlib.metadata
 import pathlib
 import sys
+import tempfile
 
 import asgi_bg
 
@@ -31,7 +32,21 @@ async def main() -> None:
     await asgi_bg.BackgroundTaskMiddleware(app)({"type": "http"}, receive, send)
 
 
+@asgi_bg.task
+async def double(value: int) -> int:
+    return 2 * value
+
+
+async def keep(path: str) -> None:
+    async with asgi_bg.Runner(journal=path) as runner:
+        job = await runner.add_task(double, 21)
+        assert await job.result(10) == 42
+        assert (await runner.info(job.id)).durable
+
+
 asyncio.run(main())
+with tempfile.TemporaryDirectory() as directory:
+    asyncio.run(keep(f"{directory}/jobs.db"))
 package = pathlib.Path(asgi_bg.__file__).parent
 installed = {dist.metadata["Name"].lower() for dist in importlib.metadata.distributions()}
 assert done == ["http.response.start", "http.response.body", "thread", "loop"], done

@@ -48,10 +48,13 @@ class Functions:
             if record.given_up >= run or record.run != run:
                 return
             record.is_in_thread = True
-            record.begin()
-        value = failure = None
+            value = failure = None
+            try:
+                record.begin()
+            except Exception as exc:
+                failure = failure_of(exc)
         try:
-            value = record.own_context().run(record.go_on, run)
+            value = None if failure else record.own_context().run(record.go_on, run)
         except BaseException as exc:
             failure = failure_of(exc)
         self._returned.append((record, run, value, failure))

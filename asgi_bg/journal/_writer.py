@@ -212,12 +212,15 @@ class Writer:
         if receipts or self._owed:
             self._commit(receipts)
         for function, done in calls:
+            value = error = None
             try:
                 value = function()
             except BaseException as exc:
-                done(None, exc)
-            else:
-                done(value, None)
+                error = exc
+            try:
+                done(value, error)
+            except Exception:
+                logger.exception("an answer of the journal could not be delivered")
 
     def _commit(self, receipts: list[Receipt]) -> None:
         batch = Batch(

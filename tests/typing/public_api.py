@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 from asgiref.typing import ASGI3Application
@@ -25,6 +26,7 @@ from asgi_bg import (
 )
 from asgi_bg.fastapi import BackgroundTasks as FastAPITasks
 from asgi_bg.fastapi import init_app
+from asgi_bg.journal import Journal, SQLiteJournal
 
 
 def send(to: str, *, copies: int = 1) -> bool: ...  # type: ignore[empty-body]
@@ -107,3 +109,12 @@ def endpoint(tasks: FastAPITasks) -> None:
     assert_type(tasks, BackgroundTasks)
     tasks.add_task(send, "me")
     tasks.add_task(send, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def keeping(app: ASGI3Application) -> None:
+    journal: Journal = SQLiteJournal("jobs.db", durability="normal", retention={"failed": None})
+    assert_type(Runner(journal=journal), Runner)
+    Runner(journal=Path("jobs.db"))
+    BackgroundTaskMiddleware(app, journal="jobs.db")
+    Runner(journal=3)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    SQLiteJournal("jobs.db", durability="none")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
