@@ -34,9 +34,12 @@ demo: $(VENV)/.installed
 bench:
 	$(PYTHON) benchmarks/run.py
 
-# The property tests with a hundred times the examples, and everything three times over.
+# A thousand servers killed, the property tests with a hundred times the examples, and
+# everything three times over.
 soak: $(VENV)/.installed
-	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/test_properties.py --timeout 3600
+	$(BIN)/python -m tests.crash.soak --kills 1000
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/test_properties.py \
+		tests/journal/test_state_machine.py tests/crash --timeout 3600
 	for round in 1 2 3; do $(BIN)/python -m pytest || exit 1; done
 
 wheel: $(VENV)/.installed

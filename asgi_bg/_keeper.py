@@ -30,7 +30,7 @@ from asgi_bg._rows import change_of, info_of
 from asgi_bg._task import Task
 from asgi_bg.exceptions import JournalError, NotSerializable
 from asgi_bg.journal._writer import Receipt, Writer
-from asgi_bg.journal.base import Change, JobRow, Journal, NewJob, Orphan, Success
+from asgi_bg.journal.base import Change, JobRow, Journal, Mark, NewJob, Orphan, Success
 from asgi_bg.journal.codec import codec_of
 
 logger = logging.getLogger("asgi_bg")
@@ -291,6 +291,16 @@ class Keeper:
         self._journal.note_start(record.id, record.attempt)
         self._running[record] = None
 
+    def returned(self, record: JobRecord, value: Any) -> None:
+        """Have it written that a function has returned, in its thread.
+
+        Its event loop may be busy for long before it hears of that.
+        """
+        kept = kept_of(record)
+        if kept.is_told:
+            kept.returned = record.run
+            self._writer.mark(self._success_of(record, value, time.time()))
+
     def ended(self, record: JobRecord) -> None:
         """Have it written how a job has ended."""
         kept = kept_of(record)
@@ -303,23 +313,10 @@ class Keeper:
             # Until the row is written, nothing but the record tells who has the key.
             self._writer.call(_nothing, partial(_let_go_of, record))
         assert record.finished_at is not None  # noqa: S101 - it has ended
-        if (
-            record.status is JobStatus.succeeded
-            and record.logs is None
-            and record.fraction is None
-            and not record.message
-        ):
-            self._writer.mark(
-                Success(
-                    record.id,
-                    record.attempt,
-                    record.started_at,
-                    record.finished_at,
-                    self._result_of(record),
-                )
-            )
-        else:
+        if record.status is not JobStatus.succeeded:
             self._writer.mark(self._change_of(record, is_held=False))
+        elif kept.returned != record.run:
+            self._writer.mark(self._success_of(record, record.value, record.finished_at))
         self._claim_if_room()
 
     def dropped(self, record: JobRecord) -> None:
@@ -382,6 +379,20 @@ class Keeper:
         # Jobs that wait in the journal have their share of the room.
         return self._window // 2 if self._has_backlog else self._window
 
+    def _success_of(self, record: JobRecord, value: Any, at: float) -> Mark:
+        text = self._text_of(record, value)
+        if record.logs is None and record.fraction is None and not record.message:
+            return Success(record.id, record.attempt, record.started_at, at, text)
+        return msgspec.structs.replace(
+            self._change_of(record, is_held=False),
+            status=JobStatus.succeeded.value,
+            run_after=None,
+            finished_at=at,
+            result=text,
+            error=None,
+            traceback=None,
+        )
+
     def _change_of(self, record: JobRecord, *, is_held: bool) -> Change:
         return Change(
             record.id,
@@ -393,18 +404,18 @@ class Keeper:
             record.finished_at,
             record.fraction,
             record.message,
-            self._result_of(record) if record.status is JobStatus.succeeded else None,
+            None,
             record.error,
             record.traceback,
             _logs_of(record),
             is_held,
         )
 
-    def _result_of(self, record: JobRecord) -> str | None:
-        if record.value is None:
+    def _text_of(self, record: JobRecord, value: Any) -> str | None:
+        if value is None:
             return None
         try:
-            text = codec_of(record.task).encode_result(record.value)
+            text = codec_of(record.task).encode_result(value)
             if len(text) <= self._journal.max_payload:
                 return text
             reason = f"it takes {len(text)} bytes, over max_payload={self._journal.max_payload}"

@@ -71,6 +71,10 @@ class Home(Protocol):
         """Note that an attempt of a job that is kept in a journal begins."""
         ...
 
+    def returned(self, record: JobRecord, value: Any) -> None:
+        """Note that the function of a job that is kept has returned this, in its thread."""
+        ...
+
     async def result_of(self, id: str, timeout: float | None) -> Any:
         """Wait for the end of a job that is kept in a journal, whoever runs it."""
         ...
@@ -93,6 +97,8 @@ class Kept:
         after: The id of the job of its request that goes before it.
         interrupted: How many of its attempts were cut off.
         is_told: Whether the journal has been told of it.
+        returned: The ``run`` of the attempt whose function has returned, in its thread, and of
+            which the journal has been told.
         is_away: Whether it waits in the journal, for this process or another one.
         is_claimed: Whether it was taken from there, as there was room for it.
         shown: What the journal says of its progress: the attempt, the fraction, the words.
@@ -106,6 +112,7 @@ class Kept:
         "is_claimed",
         "is_told",
         "options",
+        "returned",
         "shown",
     )
 
@@ -117,6 +124,7 @@ class Kept:
         self.is_told = False
         self.is_away = False
         self.is_claimed = False
+        self.returned = 0
         self.shown: tuple[int, float | None, str] | None = None
 
 

@@ -217,6 +217,11 @@ class Scheduler:
         if self._keeper is not None:
             self._keeper.begins(record)
 
+    def returned(self, record: JobRecord, value: Any) -> None:
+        """Note what the function of a job that is kept has returned, in its thread."""
+        if self._keeper is not None and not inspect.iscoroutine(value):
+            self._keeper.returned(record, value)
+
     async def result_of(self, id: str, timeout: float | None) -> Any:
         """Wait for the end of a job that is kept, whoever runs it."""
         assert self._keeper is not None  # noqa: S101 - it keeps the job
@@ -442,7 +447,11 @@ class Scheduler:
             record.given_up = record.run
             record.handle.cancel()
             return
-        if self._functions.give_up(record):
+        is_under_way = self._functions.give_up(record)
+        if is_under_way is None:
+            record.verdict = None
+            return
+        if is_under_way:
             logger.warning(
                 "task %s was given up in a worker thread, which cannot be stopped and may go on; "
                 "long tasks should look at current_job().cancelled (job %s)",

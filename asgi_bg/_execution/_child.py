@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import io
 import logging
+import os
 import pickle
 import signal
 import socket
+import sys
+import threading
+import time
 import traceback
 from contextvars import copy_context
 from datetime import datetime, timezone
@@ -49,7 +54,37 @@ def resolve(name: str) -> Any:
     return found
 
 
-def call_packed(packed: bytes, job: tuple[str, str, int, int], address: str | None) -> CallEnd:
+def die_with(parent: int) -> None:
+    """End this process when the one that started it has ended, however that came about.
+
+    Otherwise it would finish a call while another process, that has taken the job over, makes
+    it again. Where the system has no means for it, a thread looks now and then.
+    """
+    global _is_bound
+    if _is_bound:
+        return
+    _is_bound = True
+    if sys.platform.startswith("linux"):
+        # Source: prctl(2), PR_SET_PDEATHSIG; the number is that of linux/prctl.h.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:
+        os._exit(1)  # it had ended before
+
+
+_is_bound = False
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def call_packed(
+    packed: bytes, job: tuple[str, str, int, int], address: str | None, parent: int
+) -> CallEnd:
     """Make a call packed by the parent process; never raises.
 
     ``packed`` comes through a pipe from the process that started this one, so unpickling
@@ -58,6 +93,7 @@ def call_packed(packed: bytes, job: tuple[str, str, int, int], address: str | No
     # Ctrl-C in a terminal reaches the whole process group; what it means is the parent's
     # to decide, which drains first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with(parent)
     keep_logs()
     with _ChildJob(*job, address) as current:
         return copy_context().run(_call, packed, current)

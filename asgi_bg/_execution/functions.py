@@ -57,6 +57,8 @@ class Functions:
             value = None if failure else record.own_context().run(record.go_on, run)
         except BaseException as exc:
             failure = failure_of(exc)
+        if record.kept is not None and failure is None:
+            self._note_return(record, run, value)
         self._returned.append((record, run, value, failure))
         # One wake-up of the loop brings it all outcomes that have come by then.
         if not self._is_collecting:
@@ -68,6 +70,15 @@ class Functions:
                 if record.given_up >= run:
                     self._threads.recover()
 
+    def _note_return(self, record: JobRecord, run: int, value: Any) -> None:
+        """Have it kept that a function has returned; the loop may be busy for long."""
+        with self._lock:
+            if record.given_up < run and record.run == run:
+                try:
+                    record.home.returned(record, value)
+                except Exception:
+                    logger.exception("the end of a job could not be noted at once")
+
     def collect(self) -> None:
         """Settle the jobs whose functions have returned by now."""
         self._is_collecting = False
@@ -78,12 +89,15 @@ class Functions:
             else:
                 self._settle(record, failure or Succeeded(value))
 
-    def give_up(self, record: JobRecord) -> bool:
+    def give_up(self, record: JobRecord) -> bool | None:
         """Ignore what the attempt brings; return whether its call is under way.
 
-        Another thread may then take the place of the one that cannot be stopped.
+        Another thread may then take the place of the one that cannot be stopped. None if the
+        function has returned and that is kept already: then it is too late.
         """
         with self._lock:
+            if record.kept is not None and record.kept.returned == record.run:
+                return None
             record.given_up = record.run
             is_under_way = record.is_in_thread
         if is_under_way:

@@ -119,6 +119,7 @@ async def _call(packed: bytes, job: tuple[str, str, int, int], address: str | No
             packed,
             job,
             address,
+            os.getpid(),
             cancellable=True,
             limiter=anyio.CapacityLimiter(1),  # the place in the pool is ours already
         )

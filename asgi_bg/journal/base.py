@@ -197,7 +197,7 @@ class Journal(Protocol):
         """Write a batch; all of it is on disk when this returns, or nothing if it raises.
 
         A mark changes a job only while this process owns it, and it has not ended. Of
-        several marks of one job, the last one counts.
+        several marks of one job the last one counts, but none after one that ends it.
 
         Returns:
             For each new job whose key another job has, the id of that one; the new job was

@@ -346,7 +346,10 @@ class SQLiteJournal:
         return twins
 
     def _write(self, connection: sqlite3.Connection, owner: int, batch: Batch) -> None:
-        last = {mark.id: mark for mark in batch.marks}
+        last: dict[str, Mark] = {}
+        for mark in batch.marks:
+            if not _is_end(last.get(mark.id)):
+                last[mark.id] = mark
         added = batch.added
         if batch.dropped:
             dropped = set(batch.dropped)
@@ -666,6 +669,10 @@ def _batch_of(noted: list[bytes]) -> Batch:
         except ValueError:
             continue  # damaged
     return Batch(list(added.values()), list(marks.values()))
+
+
+def _is_end(mark: Mark | None) -> bool:
+    return type(mark) is Success or (type(mark) is Change and mark.finished_at is not None)
 
 
 def _rows(items: Any) -> str | None:
