@@ -14,6 +14,7 @@ from asgi_bg._lane import Dispatcher, run_apart
 from asgi_bg._record import Home, JobRecord, Kept
 from asgi_bg._registry import Registry
 from asgi_bg._rows import task_of
+from asgi_bg.exceptions import JobNotFound, JournalError
 from asgi_bg.journal.base import JobRow, Orphan
 from asgi_bg.journal.codec import codec_of
 
@@ -121,5 +122,9 @@ class Intake:
 
     async def _tell_of(self, orphans: list[Orphan]) -> None:
         for orphan in orphans:
-            info = await self._keeper.archive.info(orphan.id)
+            try:
+                info = await self._keeper.archive.info(orphan.id)
+            except (JobNotFound, JournalError) as exc:
+                logger.debug("a job that was taken over cannot be told of: %s", exc)
+                continue
             self._events.tell(events.FAILED if orphan.is_poisonous else events.RECOVERED, info)

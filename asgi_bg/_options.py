@@ -62,6 +62,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_count("retries", self.retries, least=0)
         check_count("priority", self.priority)
+        if not -(2**63) <= self.priority < 2**63:
+            raise ValueError(f"priority must fit into 64 bits, got {self.priority!r}")
         check_seconds("retry_delay", self.retry_delay)
         check_seconds("retry_max_delay", self.retry_max_delay)
         if self.timeout is not None:

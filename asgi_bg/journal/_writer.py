@@ -256,16 +256,26 @@ class Writer:
         for part in parts:
             try:
                 self._journal.commit(part)
+            except JournalError as exc:
+                self._note_failure(exc)
+                owed = self._owed
+                self._owed = Batch(
+                    [*owed.added, *part.added],
+                    [*owed.marks, *part.marks],
+                    [*owed.dropped, *part.dropped],
+                )
             except Exception:
                 logger.exception("a part of a batch cannot be written, and is given up")
         for receipt in receipts:
             try:
-                self._journal.commit(Batch(added=receipt.jobs))
+                twins = self._journal.commit(Batch(added=receipt.jobs))
             except JournalError as exc:
                 receipt.error = exc
             except Exception as exc:
                 receipt.error = JournalError(f"the journal refuses the job: {exc}")
             else:
+                for loser, winner in twins.items():
+                    self._lost_key(loser, winner)
                 receipt.is_written = True
 
     def _tell(self, receipts: list[Receipt]) -> None:

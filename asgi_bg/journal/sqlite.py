@@ -70,7 +70,8 @@ class SQLiteJournal:
 
     Args:
         path: The file; it is made if it is not there. Beside it appear ``-wal`` and ``-shm``
-            files, SQLite's, and one ``-owner-`` file for each process.
+            files, SQLite's, one ``-owner-`` file for each process, and a ``-gate`` file at
+            which they wait for their turn to write.
         durability: ``"full"``, or ``"normal"``: faster, and a loss of power (not the death
             of a process) may undo the last commits, acknowledged or not.
         busy_timeout: How long to wait for another program that locks the file, in seconds.
