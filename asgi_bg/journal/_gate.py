@@ -26,6 +26,10 @@ class Gate:
     Args:
         journal: The path of the file that is shared.
         timeout: How long to wait, in seconds.
+
+    Attributes:
+        is_needed: Whether other processes write, too. Where none does, the calls to the
+            system would be the price of nothing: each gives the interpreter lock up.
     """
 
     def __init__(self, journal: str, timeout: float) -> None:
@@ -33,8 +37,11 @@ class Gate:
         self._timeout = timeout
         self._descriptor: int | None = None
         self._is_held = False
+        self.is_needed = False
 
     def __enter__(self) -> None:
+        if not self.is_needed:
+            return
         with contextlib.suppress(OSError):
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -414,6 +414,7 @@ class SQLiteJournal:
             others = connection.execute(
                 query("other_owners"), {"token": self._ownership.token}
             ).fetchall()
+            self._gate.is_needed = bool(others)
             for owner, token in others:
                 dead = find_dead(self.path, token)
                 if dead is not None:

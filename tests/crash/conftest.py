@@ -11,7 +11,7 @@ import pytest
 from tests.crash.harness import Site
 from tests.servers.harness import need
 
-IS_SOAK = os.environ.get("ASGI_BG_SOAK") == "1"
+IS_SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
 """Whether the tests take the time that they could do with."""
 
 
