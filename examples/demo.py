@@ -103,6 +103,23 @@ class Screen:
         return self.full * first + self.half * second + self.empty * (width - first - second)
 
 
+@contextmanager
+def undisturbed() -> Generator[None, None, None]:
+    """Put an interrupt off until a process has been started, so that none is left behind."""
+    came: list[int] = []
+    former = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 class Server:
     """The application under uvicorn, in a process of its own, and what it logs."""
 
@@ -296,7 +313,8 @@ class Demo:
             port = httpx.URL(self._server.url).port or 80
             ports = (port, port)
         for port in ports:
-            self._server = server = Server(self._app, port, self._directory)
+            with undisturbed():
+                self._server = server = Server(self._app, port, self._directory)
             if server.is_up():
                 return
             server.stop()
