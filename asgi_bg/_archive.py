@@ -61,23 +61,24 @@ class Archive:
 
     async def call(self, function: Callable[[], Any]) -> Any:
         """Return what a function returns in the writer's thread."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-
-        def done(value: Any, error: BaseException | None) -> None:
-            with contextlib.suppress(RuntimeError):  # its loop is closed, and nobody waits
-                loop.call_soon_threadsafe(_answer, answer, value, error)
-
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._writer.start()
-        self._writer.call(function, done)
+        self._writer.call(function, partial(_bring, answer))
         return await answer
+
+    async def written(self) -> None:
+        """Wait until all that the journal has been told has been written."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._writer.start()
+        self._writer.flush(partial(_bring, answer))
+        await answer
 
     async def ask(self, question: Callable[[], Any]) -> Any:
         """Return what a question returns, asked once all that was told has been written.
 
         In a thread of its own, so that no commit waits for the answer.
         """
-        await self.call(_nothing)
+        await self.written()
         return await asyncio.get_running_loop().run_in_executor(self._reader, question)
 
     async def info(self, id: str) -> JobInfo:
@@ -174,7 +175,8 @@ class Archive:
 
     async def has_work(self) -> bool:
         """Whether jobs wait in the journal that may start, or are to be tried again."""
-        return bool(await self.ask(partial(self._journal.has_ready, retries=True)))
+        is_ready: bool = await self.ask(self._journal.has_ready)
+        return is_ready or bool(await self.ask(self._journal.has_retries))
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs of each status the journal has."""
@@ -216,8 +218,9 @@ def _make_reader() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "asgi_bg journal reader")
 
 
-def _nothing() -> None:
-    pass
+def _bring(answer: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    with contextlib.suppress(RuntimeError):  # its loop is closed, and nobody waits
+        answer.get_loop().call_soon_threadsafe(_answer, answer, value, error)
 
 
 def _answer(answer: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

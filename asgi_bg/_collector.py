@@ -28,8 +28,8 @@ class JobQueue(Protocol):
 
     def admit(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> JobRecord | Job:
-        """Return a new job's record, or else the job that has the task's key already.
+    ) -> tuple[Job, JobRecord | None]:
+        """Return a new job and its record, or the job that has the task's key already and None.
 
         Raises:
             QueueFull: There are too many.
@@ -115,10 +115,9 @@ class BackgroundTasks:
         task.check_call(args, kwargs)
         if self._sealed:
             raise self._refusal(task)
-        record = self._queue.admit(task, args, kwargs)
-        if not isinstance(record, JobRecord) or not record.is_new:
-            return record
-        record.is_new = False
+        job, record = self._queue.admit(task, args, kwargs)
+        if record is None:
+            return job
         is_late = False
         with self._lock:
             if self.pending is None:
@@ -126,7 +125,9 @@ class BackgroundTasks:
             else:
                 self.pending.append(record)
             if record.kept is not None:
-                self.unsaved = [*(self.unsaved or ()), record]
+                if self.unsaved is None:
+                    self.unsaved = []
+                self.unsaved.append(record)
             # Only now, as `seal` looks the other way round: it seals, and then looks here.
             if self._sealed:
                 self.pending = self.pending[:-1] or None
@@ -140,7 +141,7 @@ class BackgroundTasks:
         listener = self.listener
         if listener is not None:
             listener.job_added()
-        return record
+        return job
 
     def _refusal(self, task: Task[..., Any]) -> ResponseEnded:
         return ResponseEnded(

@@ -75,14 +75,12 @@ class Intake:
         kept = kept_of(record)
         kept.is_told = kept.is_claimed = True
         kept.is_away = False
-        kept.after = row.after
         kept.interrupted = row.interrupted
         record.home = self._runs
         record.status = JobStatus.queued
         record.attempt = row.attempt
         record.run_after = record.finished_at = record.verdict = None
         record.error, record.traceback = row.error, row.traceback
-        record.is_new = False
         record.turn = 0
         self._registry.unfinished[record] = None
         self._keeper.adopt(record)

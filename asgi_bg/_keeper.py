@@ -166,7 +166,7 @@ class Keeper:
             self._due.cancel()
             self._due = None
         try:
-            await self.archive.call(_nothing)  # a claim under way is given back before
+            await self.archive.written()  # a claim under way is given back before
             if not self._has_stuck:
                 # A thread that cannot be stopped is at its job as long as the process lives.
                 await self.archive.call(self._journal.close)
@@ -249,9 +249,10 @@ class Keeper:
             kept = kept_of(record)
             kept.is_told = True
             priority = record.task.options.priority
+            after = None
             if tasks.former is not None:
                 # It cannot go before that one, so it must not stand in front of it.
-                kept.after, former_priority = tasks.former
+                after, former_priority = tasks.former
                 priority = min(priority, former_priority)
             if self._ordered:
                 tasks.former = (record.id, priority)
@@ -265,7 +266,7 @@ class Keeper:
                     record.run_after,
                     priority,
                     record.task.options.key,
-                    kept.after,
+                    after,
                     True,
                 )
             )
@@ -311,7 +312,7 @@ class Keeper:
             self._registry.name(record)  # it may be retried, and somebody hold it
         if record.task.options.key is not None:
             # Until the row is written, nothing but the record tells who has the key.
-            self._writer.call(_nothing, partial(_let_go_of, record))
+            self._writer.flush(partial(_let_go_of, record))
         assert record.finished_at is not None  # noqa: S101 - it has ended
         if record.status is not JobStatus.succeeded:
             self._writer.mark(self._change_of(record, is_held=False))
@@ -502,7 +503,7 @@ class Keeper:
             self._next_recovery = now + RECOVER_INTERVAL
             orphans = self._journal.recover()
         cancelled = self._journal.cancellations()
-        is_ready = self._journal.has_ready(retries=False)
+        is_ready = self._journal.has_ready()
         due = self._journal.next_due()
         if now >= self._next_expiry:
             is_more = self._journal.expire(now, EXPIRED)
@@ -553,10 +554,6 @@ class Keeper:
             if record.status is JobStatus.running and kept.shown != shown and kept.is_told:
                 kept.shown = shown
                 self._writer.show(self._change_of(record, is_held=True))
-
-
-def _nothing() -> None:
-    pass
 
 
 def _logs_of(record: JobRecord) -> str | None:

@@ -19,6 +19,8 @@ class Dispatcher(JobQueue, Protocol):
     """Who takes and starts the jobs of a lane."""
 
     loop: asyncio.AbstractEventLoop
+    ordered: bool
+    """Whether the jobs of one request run one after another (R2)."""
 
     def submit(self, record: JobRecord) -> bool:
         """Start a job as soon as there is room; False if it has left its lane by now."""
@@ -71,7 +73,6 @@ class Lane:
         "_is_held",
         "_is_pumping",
         "_open",
-        "_ordered",
         "_queue",
         "_tasks",
         "_waiter",
@@ -79,17 +80,11 @@ class Lane:
     )
 
     def __init__(
-        self,
-        dispatcher: Dispatcher,
-        tasks: BackgroundTasks,
-        gate: Gate | None,
-        *,
-        ordered: bool,
+        self, dispatcher: Dispatcher, tasks: BackgroundTasks, gate: Gate | None = None
     ) -> None:
         self._dispatcher = dispatcher
         self._tasks = tasks
         self._gate = gate
-        self._ordered = ordered
         self._queue: list[JobRecord] | None = None  # the next one is last
         self._open = 0
         self.is_complete = False
@@ -146,7 +141,7 @@ class Lane:
 
     def _start_jobs(self) -> None:
         turn = TURN
-        while not (self._open and self._ordered):
+        while not (self._open and self._dispatcher.ordered):
             if not self._queue:
                 if self._tasks.pending is None:
                     break
@@ -165,7 +160,7 @@ class Lane:
             elif self._dispatcher.submit(record):
                 record.lane = self
                 self._open += 1
-            elif record.is_away and self._ordered and record.run_after is None:
+            elif record.is_away and self._dispatcher.ordered and record.run_after is None:
                 self._is_away = True
 
     def _stay(self, is_busy: bool) -> None:
@@ -218,7 +213,7 @@ class Lane:
 
 
 def run_apart(dispatcher: Dispatcher, records: list[JobRecord]) -> None:
-    """Run jobs that have left their request, or never had one here, one after another.
+    """Run jobs that have left their request, or never had one here, as those of one.
 
     They get a collector of their own, so that they can add more as any running job can (M8).
     """
@@ -227,6 +222,6 @@ def run_apart(dispatcher: Dispatcher, records: list[JobRecord]) -> None:
         context = Context() if record.context is None else record.context.copy()
         context.run(collecting.set, tasks)
         record.context = context
-    if records[-1].kept is not None:
+    if records[-1].kept is not None and dispatcher.ordered:
         tasks.former = (records[-1].id, records[-1].task.options.priority)
-    Lane(dispatcher, tasks, None, ordered=True).run(records)
+    Lane(dispatcher, tasks).run(records)

@@ -94,7 +94,6 @@ class Kept:
     Attributes:
         call: Its arguments, as JSON text.
         options: Its options, where they differ from the declared ones, as JSON text.
-        after: The id of the job of its request that goes before it.
         interrupted: How many of its attempts were cut off.
         is_told: Whether the journal has been told of it.
         returned: The ``run`` of the attempt whose function has returned, in its thread, and of
@@ -105,7 +104,6 @@ class Kept:
     """
 
     __slots__ = (
-        "after",
         "call",
         "interrupted",
         "is_away",
@@ -119,7 +117,6 @@ class Kept:
     def __init__(self, call: str, options: str | None) -> None:
         self.call = call
         self.options = options
-        self.after: str | None = None
         self.interrupted = 0
         self.is_told = False
         self.is_away = False
@@ -154,7 +151,6 @@ class JobRecord(Job):
         timer: What happens by itself: the time is up, the wait is over.
         finished_at: When it ended; None as long as it has not, which is how to ask.
         lane: Where the jobs of its request wait for its end; None once it has left it.
-        is_new: Whether whoever adds it has yet to get it.
         kept: What belongs to a job that is kept in a journal; None for other jobs.
     """
 
@@ -173,7 +169,6 @@ class JobRecord(Job):
         "home",
         "is_in_thread",
         "is_loose",
-        "is_new",
         "kept",
         "kwargs",
         "lane",
@@ -233,7 +228,6 @@ class JobRecord(Job):
         self.given_up = 0
         self.is_loose = False
         self.line: object = None
-        self.is_new = True
         self.verdict: Failed | Cancelled | Interrupted | None = None
         self.handle: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None

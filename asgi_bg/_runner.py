@@ -145,9 +145,8 @@ class Runner:
             check_count("max_processes", max_processes, least=1)
         if timeout is not None:
             check_seconds("timeout", timeout, zero=False)
-        self.ordered = ordered
         self.drain_timeout = drain_timeout
-        self._limits = Limits(max_jobs, max_processes, max_queued, timeout)
+        self._limits = Limits(max_jobs, max_processes, max_queued, timeout, ordered)
         self._registry = Registry(history)
         self._threads = ThreadPool(max_threads)
         self._events = Events(on_event)
@@ -304,7 +303,7 @@ class Runner:
             except BaseException as exc:  # also a cancellation: nobody has got the job
                 scheduler.refuse(saving, str(exc) or "its add_task was cancelled")
                 raise
-        lane = Lane(scheduler, tasks, None, ordered=self.ordered)
+        lane = Lane(scheduler, tasks)
         lane.is_complete = True
         lane.pump()
         return job

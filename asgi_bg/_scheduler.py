@@ -62,12 +62,13 @@ CANCEL_GRACE = 1.0
 
 
 class Limits(NamedTuple):
-    """The numbers of a runner; explained at `Runner`."""
+    """What bounds the jobs of a runner; explained at `Runner`."""
 
     max_jobs: int
     max_processes: int | None
     max_queued: int
     timeout: float | None
+    ordered: bool
 
 
 class Scheduler:
@@ -88,6 +89,7 @@ class Scheduler:
         self.loop = asyncio.get_running_loop()
         self.owner = f"pid:{os.getpid()}"
         self.is_supervised = False
+        self.ordered = limits.ordered
         self.thread = threading.get_ident()
         self._limits = limits
         self._registry = registry
@@ -110,15 +112,15 @@ class Scheduler:
 
     def admit(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> JobRecord | Job:
-        """Return a new job's record, or else the job that has the task's key already.
+    ) -> tuple[Job, JobRecord | None]:
+        """Return a new job and its record, or the job that has the task's key already and None.
 
         Raises:
             QueueFull: ``max_queued`` jobs wait (R8); not of jobs that are kept in a journal.
             NotSerializable: The call is to be kept or made elsewhere, and cannot be.
         """
         if task.is_durable and self._keeper is not None:
-            return self._admit_kept(self._keeper, task, args, kwargs)
+            return self._admit_kept(task, args, kwargs)
         waiting = len(self._registry.unfinished) - self._slots.used
         if self._keeper is not None:
             waiting -= len(self._keeper.held)
@@ -134,30 +136,30 @@ class Scheduler:
             if task.options.key is not None:
                 holder = self._registry.hold_key(task.options.key, record)
                 if holder is not record:
-                    return holder
+                    return holder, None
         return self._enter(record)
 
     def _admit_kept(
-        self, keeper: Keeper, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> JobRecord | Job:
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Job, JobRecord | None]:
         record = JobRecord(task, args, kwargs, copy_context(), self)
-        holder = keeper.keep(record, declared_task(task.name))
+        holder = self.keeper.keep(record, declared_task(task.name))
         if holder is not record:
-            return holder
+            return holder, None
         try:
             if task.is_special:
                 self.prepare(record)
         except BaseException:
-            keeper.dropped(record)
+            self.keeper.dropped(record)
             self._registry.free_key(record)
             raise
         return self._enter(record)
 
-    def _enter(self, record: JobRecord) -> JobRecord:
+    def _enter(self, record: JobRecord) -> tuple[Job, JobRecord]:
         self._registry.unfinished[record] = None
         if self._events.handlers:
             self._events.emit(events.QUEUED, record)
-        return record
+        return record, record
 
     def prepare(self, record: JobRecord) -> None:
         """Do what few tasks ask for: another process, a wait."""
@@ -196,15 +198,19 @@ class Scheduler:
 
     # The way of a job into the journal, and out of it.
 
+    @property
+    def keeper(self) -> Keeper:
+        """Who keeps jobs in the journal, for those that are."""
+        assert self._keeper is not None  # noqa: S101 - it has made them what they are
+        return self._keeper
+
     def save(self, tasks: BackgroundTasks) -> Saving:
         """Have the new jobs of a collector written, before a response goes on (J1)."""
-        assert self._keeper is not None  # noqa: S101 - it has made them what they are
-        return self._keeper.save(tasks, self.loop)
+        return self.keeper.save(tasks, self.loop)
 
     def save_late(self, tasks: BackgroundTasks) -> None:
         """Have the new jobs of a collector written, for which no response waits."""
-        if self._keeper is not None:
-            self._keeper.save_late(tasks)
+        self.keeper.save_late(tasks)
 
     def refuse(self, saving: Saving, reason: str) -> None:
         """End jobs that could not be written (J2)."""
@@ -214,23 +220,20 @@ class Scheduler:
 
     def begins(self, record: JobRecord) -> None:
         """Note that an attempt of a job that is kept begins; from any thread."""
-        if self._keeper is not None:
-            self._keeper.begins(record)
+        self.keeper.begins(record)
 
     def returned(self, record: JobRecord, value: Any) -> None:
         """Note what the function of a job that is kept has returned, in its thread."""
-        if self._keeper is not None and not inspect.iscoroutine(value):
-            self._keeper.returned(record, value)
+        if not inspect.iscoroutine(value):  # whose end is the job's, as in `_settle`
+            self.keeper.returned(record, value)
 
     async def result_of(self, id: str, timeout: float | None) -> Any:
         """Wait for the end of a job that is kept, whoever runs it."""
-        assert self._keeper is not None  # noqa: S101 - it keeps the job
-        return await self._keeper.archive.result(id, timeout)
+        return await self.keeper.archive.result(id, timeout)
 
     def send_away(self, record: JobRecord) -> None:
         """Let a job follow, in the journal, the one of its request that was given back."""
-        assert self._keeper is not None  # noqa: S101 - it has given that back
-        self._keeper.give_back(record)
+        self.keeper.give_back(record)
 
     # The way of a job: submitted or put off, started, settled.
 
@@ -239,10 +242,10 @@ class Scheduler:
         if record.finished_at is not None or record.is_away:
             return False
         if record.run_after is not None and record.run_after > time.time():
-            if record.kept is None or self._keeper is None or self._keeper.may_wait_here(record):
+            if record.kept is None or self.keeper.may_wait_here(record):
                 self._put_off(record)
             return False
-        if record.kept is not None and not kept_at_home(self._keeper, record):
+        if record.kept is not None and not self.keeper.has_room_for(record):
             return False
         self._slots.request(record)
         return record.has_slot or record.turn > 0
@@ -337,17 +340,16 @@ class Scheduler:
 
     def _give_back(self, record: JobRecord) -> None:
         """Let the journal keep a job whose attempt was cut off, for whoever claims it."""
-        assert self._keeper is not None  # noqa: S101 - only such jobs are interrupted
         if record.status is _RUNNING:
             kept_of(record).interrupted += 1
         record.status = JobStatus.queued
         is_in_thread = record.task.place == "thread" and record.is_in_thread
-        self._keeper.give_back(record, is_stuck=is_in_thread and record.given_up == record.run)
+        self.keeper.give_back(record, is_stuck=is_in_thread and record.given_up == record.run)
 
     def _wait_for_retry(self, record: JobRecord, delay: float) -> None:
         record.status = JobStatus.queued
         record.run_after = time.time() + delay
-        if record.kept is None or self._keeper is None or self._keeper.put_off(record):
+        if record.kept is None or self.keeper.put_off(record):
             self.hold()
             record.timer = self.loop.call_later(delay, self._retry, record)
         logger.warning(
@@ -380,11 +382,11 @@ class Scheduler:
     def _end(self, record: JobRecord, status: JobStatus, event: str) -> None:
         record.end(status)
         self._registry.finish(record)
-        if record.kept is not None and self._keeper is not None:
+        if record.kept is not None:
             if event is events.DROPPED:
-                self._keeper.dropped(record)
+                self.keeper.dropped(record)
             else:
-                self._keeper.ended(record)
+                self.keeper.ended(record)
         if self._events.handlers:
             self._events.emit(event, record)
 
@@ -595,11 +597,6 @@ class Scheduler:
         except RuntimeError:
             # The loop is closed, and with it ended what it was to be told about.
             logger.debug("an event loop was closed before its jobs had all returned")
-
-
-def kept_at_home(keeper: Keeper | None, record: JobRecord) -> bool:
-    """Whether a job that is kept in a journal waits here; otherwise it has been given back."""
-    return keeper is None or keeper.has_room_for(record)
 
 
 def _raise(exception: BaseException) -> None:

@@ -130,7 +130,7 @@ class _Exchange(Response):
         "_is_over",
         "_lane",
         "_middleware",
-        "_receipt",
+        "_receipts",
         "_scheduler",
         "_tasks",
         "has_left",
@@ -155,7 +155,7 @@ class _Exchange(Response):
         self._middleware = middleware
         self._is_awaited = self._is_over = False
         self._lane: Lane | None = None
-        self._receipt: Saving | None = None
+        self._receipts: tuple[Saving, ...] = ()
         self.has_left = False
         tasks.listener = self
 
@@ -176,24 +176,23 @@ class _Exchange(Response):
             JournalError: It cannot be written. The jobs are dropped, as nothing may be
                 promised now (J2).
         """
-        while self._tasks.unsaved is not None or self._receipt is not None:
+        while self.is_held:
             if self._tasks.unsaved is not None:
-                self._receipt = self._scheduler.save(self._tasks)
-            receipt = self._receipt
-            if receipt is None:
-                break
+                self._receipts = (*self._receipts, self._scheduler.save(self._tasks))
+            if not self._receipts:
+                self.is_held = False
+                # Another thread may add one more at this moment.
+                self.is_held = self._tasks.unsaved is not None
+                continue
+            receipt = self._receipts[0]
             try:
                 await receipt.written()
             except JournalError as exc:
                 self._scheduler.refuse(receipt, str(exc))
                 raise
             finally:
-                if receipt.is_over and self._receipt is receipt:
-                    self._receipt = None
-        self.is_held = False
-        if self._tasks.unsaved is not None:
-            self.is_held = True  # by another thread, at this moment
-            await self.hold()
+                if receipt.is_over:
+                    self._receipts = tuple(r for r in self._receipts if r is not receipt)
 
     def on_end(self) -> None:
         """Give the app its time to return."""
@@ -235,4 +234,4 @@ class _Exchange(Response):
         """Open a lane for the jobs; it keeps nothing of the request alive (M5)."""
         middleware = self._middleware
         gate = middleware.gates[self.permitted()]
-        return Lane(self._scheduler, self._tasks, gate, ordered=middleware.runner.ordered)
+        return Lane(self._scheduler, self._tasks, gate)

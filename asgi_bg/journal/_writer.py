@@ -161,6 +161,10 @@ class Writer:
             self._calls.append((function, done))
         self._ring()
 
+    def flush(self, done: Callable[[Any, BaseException | None], None]) -> None:
+        """Call a function in the thread, with nothing, once all told before has been written."""
+        self.call(_nothing, done)
+
     def close(self) -> None:
         """Write what is left, and let the thread end; wait for that."""
         thread, self._thread = self._thread, None
@@ -202,12 +206,7 @@ class Writer:
             if self._late or self._marks or self._dropped:
                 if not self._owed:
                     self._journal.turn()
-                owed = self._owed
-                self._owed = Batch(
-                    [*owed.added, *self._late],
-                    [*owed.marks, *self._marks],
-                    [*owed.dropped, *self._dropped],
-                )
+                self._owe(Batch(self._late, self._marks, self._dropped))
                 self._late, self._marks, self._dropped = [], [], []
         if receipts or self._owed:
             self._commit(receipts)
@@ -241,10 +240,7 @@ class Writer:
         else:
             self._owed = Batch()
             self._note_success()
-            for loser, winner in twins.items():
-                self._lost_key(loser, winner)
-            for receipt in receipts:
-                receipt.is_written = True
+            self._note_written(receipts, twins)
         self._tell(receipts)
 
     def _commit_apart(self, receipts: list[Receipt]) -> None:
@@ -255,15 +251,10 @@ class Writer:
         self._owed = Batch()
         for part in parts:
             try:
-                self._journal.commit(part)
+                self._note_written([], self._journal.commit(part))
             except JournalError as exc:
                 self._note_failure(exc)
-                owed = self._owed
-                self._owed = Batch(
-                    [*owed.added, *part.added],
-                    [*owed.marks, *part.marks],
-                    [*owed.dropped, *part.dropped],
-                )
+                self._owe(part)
             except Exception:
                 logger.exception("a part of a batch cannot be written, and is given up")
         for receipt in receipts:
@@ -274,9 +265,21 @@ class Writer:
             except Exception as exc:
                 receipt.error = JournalError(f"the journal refuses the job: {exc}")
             else:
-                for loser, winner in twins.items():
-                    self._lost_key(loser, winner)
-                receipt.is_written = True
+                self._note_written([receipt], twins)
+
+    def _owe(self, batch: Batch) -> None:
+        owed = self._owed
+        self._owed = Batch(
+            [*owed.added, *batch.added],
+            [*owed.marks, *batch.marks],
+            [*owed.dropped, *batch.dropped],
+        )
+
+    def _note_written(self, receipts: list[Receipt], twins: dict[str, str]) -> None:
+        for loser, winner in twins.items():
+            self._lost_key(loser, winner)
+        for receipt in receipts:
+            receipt.is_written = True
 
     def _tell(self, receipts: list[Receipt]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[Receipt]] = {}
@@ -297,6 +300,10 @@ class Writer:
         if self._is_failing:
             self._is_failing = False
             logger.warning("the journal %s can be used again", self._journal.path)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _tell_all(receipts: list[Receipt]) -> None:

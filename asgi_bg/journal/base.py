@@ -168,7 +168,8 @@ class Journal(Protocol):
 
     Every method blocks, and none is called in an event loop, but for `note`, `counts` and
     `holder_of`, which must be quick. One thread calls those that write; those that read
-    (`get`, `find`, `holder_of`, `counts`, `has_ready`) are called from any thread, and no
+    (`get`, `find`, `holder_of`, `counts`, `has_ready`,
+    `has_retries`) are called from any thread, and no
     other call waits for `find`, which may take its time.
 
     **Ownership.** Between `open` and `close` the journal knows this process as an owner. It
@@ -242,10 +243,6 @@ class Journal(Protocol):
         """Return when the next job may start that is put off and nobody's, or None."""
         ...
 
-    def is_changed(self) -> bool:
-        """Whether somebody else has written since this was last asked."""
-        ...
-
     def cancellations(self) -> list[str]:
         """Return which jobs of this process others want to be cancelled."""
         ...
@@ -288,6 +285,10 @@ class Journal(Protocol):
         """Return how many jobs there are of each status, in constant time."""
         ...
 
-    def has_ready(self, *, retries: bool) -> bool:
-        """Whether nobody's jobs wait that may start now, or (``retries``) to be tried again."""
+    def has_ready(self) -> bool:
+        """Whether nobody's jobs wait that may start now."""
+        ...
+
+    def has_retries(self) -> bool:
+        """Whether nobody's jobs wait to be tried again."""
         ...

@@ -117,7 +117,6 @@ class SQLiteJournal:
         self._reader: sqlite3.Connection | None = None
         self._reading = threading.Lock()
         self._identity: tuple[int, int] | None = None
-        self._version = -1
         self._gate = Gate(self.path, self._busy_timeout)
         self._swept: dict[str, str] = {}
 
@@ -226,7 +225,6 @@ class SQLiteJournal:
                     connection.close()
             self._connection = self._reader = None
         self._gate.close()
-        self._version = -1  # each connection counts for itself
 
     def _become_owner(self, connection: sqlite3.Connection) -> None:
         ownership: Ownership | None = None
@@ -498,14 +496,6 @@ class SQLiteJournal:
             (due,) = connection.execute(query("next_due")).fetchone()
         return None if due is None else float(due)
 
-    def is_changed(self) -> bool:
-        """Whether somebody else has written; see `Journal.is_changed`."""
-        with self._writing() as connection:
-            version: int = connection.execute("PRAGMA data_version").fetchone()[0]
-        is_changed = version != self._version
-        self._version = version
-        return is_changed
-
     # By request of users.
 
     def cancellations(self) -> list[str]:
@@ -628,11 +618,17 @@ class SQLiteJournal:
             row = connection.execute(query("counts")).fetchone()
         return dict(zip((status.value for status in JobStatus), row, strict=True))
 
-    def has_ready(self, *, retries: bool) -> bool:
-        """Whether nobody's jobs wait that may start now, or to be tried again."""
+    def has_ready(self) -> bool:
+        """Whether nobody's jobs wait that may start now."""
+        return self._is_so("has_ready")
+
+    def has_retries(self) -> bool:
+        """Whether nobody's jobs wait to be tried again."""
+        return self._is_so("has_retries")
+
+    def _is_so(self, name: str) -> bool:
         with self._read() as connection:
-            names = ("has_ready", "has_retries") if retries else ("has_ready",)
-            return any(connection.execute(query(name)).fetchone()[0] for name in names)
+            return bool(connection.execute(query(name)).fetchone()[0])
 
     def _row(self, values: Iterable[Any]) -> JobRow:
         row = JobRow(*values)

@@ -666,7 +666,6 @@ def test_rows_edited_by_hand(make: Make, path: Path) -> None:
             connection.execute("UPDATE jobs SET status = 'nonsense' WHERE id = ?", (jobs[3],))
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute("UPDATE jobs SET attempt = 'x' WHERE id = ?", (jobs[3],))
-    assert journal.is_changed()
     row = row_of(journal, jobs[0])
     assert (row.call, row.options, row.after, row.task) == ("no JSON", "[", "nonsense", "")
     assert journal.counts()["queued"] == 3

@@ -664,16 +664,19 @@ def test_claiming_looks_at_so_many_at_most(
     assert journal.claim(9, NOW) == []
 
 
-@pytest.mark.parametrize("retries", [True, False])
-def test_what_is_ready(journal: SQLiteJournal, retries: bool) -> None:
-    """Nobody's jobs that may start; with ``retries`` also those to be tried again."""
-    assert not journal.has_ready(retries=retries)
+def test_what_is_ready_and_what_is_to_be_tried_again(journal: SQLiteJournal) -> None:
+    """Nobody's jobs that may start, and nobody's that wait for another attempt."""
+
+    def look() -> tuple[bool, bool]:
+        return journal.has_ready(), journal.has_retries()
+
+    assert look() == (False, False)
     held, _ = add(journal, new_job(), waiting(run_after=NOW + 60))
-    assert not journal.has_ready(retries=retries), "held, and put off by its request"
+    assert look() == (False, False), "held, and put off by its request"
     journal.commit(Batch(marks=[change(held, attempt=1, run_after=NOW + 60)]))
-    assert journal.has_ready(retries=retries) is retries
+    assert look() == (False, True)
     add(journal, waiting())
-    assert journal.has_ready(retries=retries)
+    assert look() == (True, True)
 
 
 # Owners that end, and owners that die.
@@ -1054,11 +1057,9 @@ def test_cancelling_a_job_of_nobody_ends_it(journal: SQLiteJournal) -> None:
 def test_cancelling_a_job_of_somebody_asks_its_owner(journal: SQLiteJournal, make: Make) -> None:
     """By another connection, and the owner finds out."""
     job, beside = add(journal, new_job(), new_job())
-    journal.is_changed()
-    assert not journal.is_changed()
+    assert journal.cancellations() == []
     second = make()
     second.cancel(job, "why", NOW)
-    assert journal.is_changed()
     assert journal.cancellations() == [job]
     assert second.cancellations() == []
     assert row_of(journal, job).status == "queued"
@@ -1263,7 +1264,8 @@ def test_reading_from_many_threads_while_one_writes(journal: SQLiteJournal) -> N
                 assert row_of(journal, jobs[0]).id == jobs[0]
                 assert journal.holder_of("k7") == jobs[7]
                 assert len(journal.find(None, None, None, 20)) == 20
-                journal.has_ready(retries=True)
+                journal.has_ready()
+                journal.has_retries()
         except BaseException as exc:
             errors.append(exc)
 
@@ -1279,20 +1281,6 @@ def test_reading_from_many_threads_while_one_writes(journal: SQLiteJournal) -> N
     for thread in threads:
         thread.join()
     assert errors == []
-
-
-def test_is_changed_tells_of_others_only(journal: SQLiteJournal, make: Make) -> None:
-    assert journal.is_changed(), "at first nobody knows"
-    assert not journal.is_changed()
-    add(journal, new_job())
-    assert not journal.is_changed()
-    second = make()
-    assert journal.is_changed()
-    add(second, new_job())
-    assert journal.is_changed()
-    assert not journal.is_changed()
-    journal._disconnect()
-    assert journal.is_changed(), "nor after it has been opened anew"
 
 
 def test_counts_after_everything(make: Make, path: Path) -> None:
