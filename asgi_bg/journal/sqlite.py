@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sqlite3
-import threading
 import time
 from collections.abc import Generator, Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -18,12 +15,13 @@ from asgi_bg._ids import first_id
 from asgi_bg._job import JobStatus
 from asgi_bg._options import check_count, check_seconds
 from asgi_bg.exceptions import JournalError
-from asgi_bg.journal._gate import Gate
+from asgi_bg.journal._entries import batch_of, entry_of, over
+from asgi_bg.journal._file import JournalFile
 from asgi_bg.journal._ownership import DeadOwner, Ownership, find_dead, remove_leftovers
 from asgi_bg.journal._sealing import Sealer
+from asgi_bg.journal._text import rows, stored
 from asgi_bg.journal.base import Batch, Change, JobRow, Mark, NewJob, Orphan, Success
 from asgi_bg.journal.queries import query
-from asgi_bg.journal.schema import migrate, version_of
 
 CRASH_LIMIT = 3
 """Running in so many processes that died fails a job (J5)."""
@@ -45,13 +43,10 @@ _OLDEST = (3, 37, 0)
 
 _COMMIT = query("commit")
 _SEALED = ("call", "result", "message", "error", "traceback", "logs")
-_SIZE_OF = {kind: len(kind.__struct_fields__) for kind in (NewJob, Success, Change)}
 
 Entry = TypeVar("Entry", bound="NewJob | Success | Change")
 
-_encode = msgspec.json.Encoder().encode
 _LAST = 2.8e11  # seconds; what fits into an id
-_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 _POISONOUS = (
     f"the processes that ran it died {CRASH_LIMIT} times during it, so it is not run any more"
 )
@@ -107,17 +102,11 @@ class SQLiteJournal:
             )
         self.path = os.path.abspath(os.fsdecode(path))
         self.max_payload = max_payload
-        self._durability = durability
-        self._busy_timeout = float(busy_timeout)
+        self._file = JournalFile(self.path, durability, float(busy_timeout))
         self._sealer = Sealer(keys)
         self._retention = _check_retention(retention)
         self._ownership: Ownership | None = None
         self._owner = 0
-        self._connection: sqlite3.Connection | None = None
-        self._reader: sqlite3.Connection | None = None
-        self._reading = threading.Lock()
-        self._identity: tuple[int, int] | None = None
-        self._gate = Gate(self.path, self._busy_timeout)
         self._swept: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -135,7 +124,7 @@ class SQLiteJournal:
         ownership = self._ownership
         try:
             if ownership is not None:
-                with self._writing() as connection, self._transaction(connection):
+                with self._writing() as connection, self._file.transaction(connection):
                     self._write_noted(connection, self._owner, ownership.ledger.read().marks)
                     connection.execute(query("release_own"), {"owner": self._owner})
                     connection.execute(query("remove_owner"), {"owner": self._owner})
@@ -149,87 +138,12 @@ class SQLiteJournal:
                 ownership.end()
         finally:
             self._ownership = None
-            self._disconnect()
-
-    def _connect(self) -> sqlite3.Connection:
-        parent = Path(self.path).parent
-        if not parent.is_dir():
-            raise JournalError(
-                f"the directory {parent} of the journal does not exist; make it, or give "
-                "another path"
-            )
-        self._refuse_others()
-        connection = sqlite3.connect(
-            self.path,
-            timeout=self._busy_timeout,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        try:
-            version_of(connection, self.path)  # before anything is written
-            self._use_wal(connection)
-            connection.execute(f"PRAGMA synchronous = {self._durability}")
-            connection.execute("PRAGMA journal_size_limit = 67108864")
-            connection.execute("PRAGMA cache_size = -8192")  # kibibytes
-            migrate(connection, self.path)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _use_wal(self, connection: sqlite3.Connection) -> None:
-        deadline = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as exc:
-                # SQLite does not wait by itself while another process does the same.
-                if "locked" not in str(exc) or time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.005)
-            else:
-                return
-
-    def _refuse_others(self) -> None:
-        """Raise where the file is no journal for this code.
-
-        Read only, as otherwise even a look may write: the last one to close a database
-        moves into its file what its WAL holds.
-        """
-        if not os.path.exists(self.path):
-            return
-        if not os.access(self.path, os.R_OK | os.W_OK):
-            # SQLite would make its other files as this one is, and so leave them.
-            raise JournalError(
-                f"the journal {self.path} cannot be used: this process may not read and write it"
-            )
-        try:
-            with contextlib.closing(self._connect_to("ro")) as connection:
-                version_of(connection, self.path)
-        except sqlite3.OperationalError:
-            pass  # whoever opens it to write is told why
-
-    def _connect_to(self, mode: str) -> sqlite3.Connection:
-        return sqlite3.connect(
-            f"file:{_as_uri(self.path)}?mode={mode}",
-            uri=True,
-            timeout=self._busy_timeout,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-
-    def _disconnect(self) -> None:
-        with self._reading:
-            for connection in (self._connection, self._reader):
-                if connection is not None:
-                    connection.close()
-            self._connection = self._reader = None
-        self._gate.close()
+            self._file.disconnect()
 
     def _become_owner(self, connection: sqlite3.Connection) -> None:
         ownership: Ownership | None = None
         try:
-            with self._transaction(connection):
+            with self._file.transaction(connection):
                 ownership = Ownership(self.path)
                 (self._owner,) = connection.execute(
                     query("add_owner"), {"token": ownership.token, "pid": os.getpid()}
@@ -245,20 +159,16 @@ class SQLiteJournal:
     @contextlib.contextmanager
     def _writing(self) -> Generator[sqlite3.Connection]:
         """The connection to write with; made anew where something has happened to it."""
-        with self._explained():
-            self._look_at_file()
-            if self._connection is None:
-                self._connection = self._connect()
-                self._identity = _identity_of(self.path)
-                self._look_at_owner(self._connection)
+        with self._file.explained():
+            if self._file.is_replaced:
+                self._lose_file()
+            connection = self._file.connection
+            if connection is None:
+                connection = self._file.connect()
+                self._look_at_owner(connection)
             if self._ownership is None:
-                self._become_owner(self._connection)
-            yield self._connection
-
-    def _look_at_file(self) -> None:
-        """Raise once where the file was deleted or replaced; then it is opened anew."""
-        if self._connection is not None and _identity_of(self.path) != self._identity:
-            self._lose_file()
+                self._become_owner(connection)
+            yield connection
 
     def _look_at_owner(self, connection: sqlite3.Connection) -> None:
         """Raise once where the file that was opened anew is not the one it was."""
@@ -271,7 +181,7 @@ class SQLiteJournal:
         return bool(connection.execute(query("is_owner"), values).fetchone()[0])
 
     def _lose_file(self) -> None:
-        self._disconnect()
+        self._file.disconnect()
         ownership, self._ownership = self._ownership, None
         if ownership is not None:
             ownership.end()
@@ -279,44 +189,6 @@ class SQLiteJournal:
             f"the journal {self.path} was deleted or replaced while it was open; what is written "
             "from now on goes to the file that is there, or to a new one"
         )
-
-    @contextlib.contextmanager
-    def _explained(self) -> Generator[None]:
-        """Turn what SQLite and the system raise into `JournalError`."""
-        try:
-            yield
-        except sqlite3.OperationalError as exc:
-            text = str(exc)
-            if "locked" in text or "busy" in text:
-                reason = f"{text}, for longer than busy_timeout={self._busy_timeout:g} seconds"
-            else:
-                reason = text
-                if "full" not in text:
-                    self._disconnect()  # the next call begins with a new connection
-            raise JournalError(f"the journal {self.path} cannot be used: {reason}") from exc
-        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError):
-            raise  # not the file's fault
-        except sqlite3.DatabaseError as exc:
-            self._disconnect()
-            raise JournalError(
-                f"the journal {self.path} is damaged or no SQLite file, and is left as it is: "
-                f"{exc}; move it away (with its -wal and -shm) to begin a new one"
-            ) from exc
-        except OSError as exc:
-            raise JournalError(f"the journal {self.path} cannot be used: {exc}") from exc
-
-    @contextlib.contextmanager
-    def _transaction(self, connection: sqlite3.Connection) -> Generator[sqlite3.Connection]:
-        with self._gate:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                raise
 
     # Writing.
 
@@ -334,11 +206,11 @@ class SQLiteJournal:
             if batch.dropped:
                 self._note_over(batch.dropped)
             if keyed:
-                with self._transaction(connection):
+                with self._file.transaction(connection):
                     self._write(connection, self._owner, batch)
-                    twins = dict(connection.execute(query("twins"), {"ids": _rows(keyed)}))
+                    twins = dict(connection.execute(query("twins"), {"ids": rows(keyed)}))
             else:
-                with self._gate:
+                with self._file.gate:
                     self._write(connection, self._owner, batch)
         if self._ownership is not None:
             self._ownership.ledger.forget()
@@ -357,11 +229,11 @@ class SQLiteJournal:
             _COMMIT,
             {
                 "owner": owner,
-                "added": _rows(added),
-                "keyed": _rows([(job.id, job.key) for job in added if job.key is not None]),
-                "succeeded": _rows([mark for mark in last.values() if type(mark) is Success]),
-                "changed": _rows([mark for mark in last.values() if type(mark) is Change]),
-                "dropped": _rows(batch.dropped),
+                "added": rows(added),
+                "keyed": rows([(job.id, job.key) for job in added if job.key is not None]),
+                "succeeded": rows([mark for mark in last.values() if type(mark) is Success]),
+                "changed": rows([mark for mark in last.values() if type(mark) is Change]),
+                "dropped": rows(batch.dropped),
             },
         )
 
@@ -385,7 +257,7 @@ class SQLiteJournal:
         """Keep what is to be written through the death of the process; see `Journal.note`."""
         ownership = self._ownership
         if ownership is not None:
-            ownership.ledger.end(entry.id, _text(self._sealed(entry)).encode())
+            ownership.ledger.end(entry.id, entry_of(self._sealed(entry)))
 
     def _note_over(self, ids: list[str]) -> None:
         """Note that nothing noted of these jobs so far counts any more.
@@ -394,7 +266,7 @@ class SQLiteJournal:
         still be found after a crash.
         """
         if self._ownership is not None:
-            self._ownership.ledger.note(_encode([ids]))
+            self._ownership.ledger.note(over(ids))
 
     def turn(self) -> None:
         """Note the marks of the next commit apart; see `Journal.turn`."""
@@ -412,7 +284,7 @@ class SQLiteJournal:
             others = connection.execute(
                 query("other_owners"), {"token": self._ownership.token}
             ).fetchall()
-            self._gate.is_needed = bool(others)
+            self._file.gate.is_needed = bool(others)
             for owner, token in others:
                 dead = find_dead(self.path, token)
                 if dead is not None:
@@ -427,7 +299,7 @@ class SQLiteJournal:
         self, connection: sqlite3.Connection, owner: int, token: str, dead: DeadOwner
     ) -> list[Orphan]:
         now = time.time()
-        begun = _rows(list(dead.entries.begun.items()))
+        begun = rows(list(dead.entries.begun.items()))
         values = {
             "owner": owner,
             "begun": begun,
@@ -435,7 +307,7 @@ class SQLiteJournal:
             "limit": CRASH_LIMIT,
             "error": self._sealer.seal(_POISONOUS),
         }
-        with self._transaction(connection):
+        with self._file.transaction(connection):
             if not self._is_owner(connection, owner, token):
                 return []  # somebody else was quicker
             self._write_noted(connection, owner, dead.entries.marks)
@@ -452,7 +324,7 @@ class SQLiteJournal:
 
     def _write_noted(self, connection: sqlite3.Connection, owner: int, noted: list[bytes]) -> None:
         """Write what a process noted and did not live to commit."""
-        batch = _batch_of(noted)
+        batch = batch_of(noted)
         try:
             self._write(connection, owner, batch)
         except sqlite3.IntegrityError:
@@ -468,7 +340,7 @@ class SQLiteJournal:
         """Become the owner of waiting jobs; see `Journal.claim`."""
         claimed: dict[str, JobRow] = {}
         sealed: JournalError | None = None
-        with self._writing() as connection, self._transaction(connection):
+        with self._writing() as connection, self._file.transaction(connection):
             connection.execute(query("promote"), {"now": now, "limit": PROMOTED})
             # Those that wait for a job of another process may stand in front of the others.
             found = connection.execute(query("claimable"), {"limit": SCANNED})
@@ -484,7 +356,7 @@ class SQLiteJournal:
             if claimed:
                 self._note_over(list(claimed))
                 connection.execute(
-                    query("claim"), {"owner": self._owner, "ids": _rows(list(claimed))}
+                    query("claim"), {"owner": self._owner, "ids": rows(list(claimed))}
                 )
         if sealed is not None and not claimed:
             raise sealed
@@ -559,7 +431,7 @@ class SQLiteJournal:
             found = connection.execute(query("old"), values).fetchall()
             doomed = [old for old, finished_at in found if finished_at <= before]
             if doomed:
-                connection.execute(query("forget"), {"ids": _rows(doomed)})
+                connection.execute(query("forget"), {"ids": rows(doomed)})
                 connection.execute(query("purge_twins"))
         is_more = len(found) == limit
         self._swept[status] = found[-1][0] if is_more else ""
@@ -567,26 +439,9 @@ class SQLiteJournal:
 
     # Reading.
 
-    @contextlib.contextmanager
-    def _read(self) -> Generator[sqlite3.Connection]:
-        with self._reading:
-            if self._reader is None:
-                with self._explained_reading():
-                    self._reader = self._connect_to("rw")
-                    self._reader.execute("PRAGMA query_only = 1")
-            with self._explained_reading():
-                yield self._reader
-
-    @contextlib.contextmanager
-    def _explained_reading(self) -> Generator[None]:
-        try:
-            yield
-        except sqlite3.Error as exc:
-            raise JournalError(f"the journal {self.path} cannot be read: {exc}") from exc
-
     def get(self, id: str) -> JobRow | None:
         """Return a job, or None if there is none of that id."""
-        with self._read() as connection:
+        with self._file.read() as connection:
             values = connection.execute(query("get"), {"id": id}).fetchone()
         return None if values is None else self._row(values)
 
@@ -598,23 +453,19 @@ class SQLiteJournal:
         if status is not None:
             name = "find_ended" if JobStatus(status).is_final else "find_unfinished"
         values = {"status": status, "task": task, "after": after, "limit": limit}
-        # By a connection of its own, as among millions of jobs this may take its time.
-        with self._explained_reading():
-            connection = self._connect_to("rw")
-            with contextlib.closing(connection):
-                connection.execute("PRAGMA query_only = 1")
-                found = connection.execute(query(name), values).fetchall()
+        with self._file.search() as connection:
+            found = connection.execute(query(name), values).fetchall()
         return [self._row(row) for row in found]
 
     def holder_of(self, key: str) -> str | None:
         """Return the id of the job that has this key, or None."""
-        with self._read() as connection:
-            row = connection.execute(query("holder_of"), {"key": _stored(key)}).fetchone()
+        with self._file.read() as connection:
+            row = connection.execute(query("holder_of"), {"key": stored(key)}).fetchone()
         return None if row is None else str(row[0])
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs there are of each status, in constant time."""
-        with self._read() as connection:
+        with self._file.read() as connection:
             row = connection.execute(query("counts")).fetchone()
         return dict(zip((status.value for status in JobStatus), row, strict=True))
 
@@ -627,7 +478,7 @@ class SQLiteJournal:
         return self._is_so("has_retries")
 
     def _is_so(self, name: str) -> bool:
-        with self._read() as connection:
+        with self._file.read() as connection:
             return bool(connection.execute(query(name)).fetchone()[0])
 
     def _row(self, values: Iterable[Any]) -> JobRow:
@@ -646,71 +497,8 @@ class SQLiteJournal:
         )
 
 
-def _batch_of(noted: list[bytes]) -> Batch:
-    """Return what a ledger says is to be written; what is none of our entries says nothing."""
-    added: dict[str, NewJob] = {}
-    marks: dict[str, Mark] = {}
-    for entry in noted:
-        try:
-            fields = msgspec.json.decode(entry, type=list[Any])
-            if len(fields) == 1:
-                for over in msgspec.convert(fields[0], list[str]):
-                    added.pop(over, None)
-                    marks.pop(over, None)
-            elif len(fields) == _SIZE_OF[NewJob]:
-                job = msgspec.convert(fields, NewJob)
-                added[job.id] = job
-            else:
-                kind: type[Mark] = Success if len(fields) == _SIZE_OF[Success] else Change
-                mark = msgspec.convert(fields, kind)
-                marks[mark.id] = mark
-        except ValueError:
-            continue  # damaged
-    return Batch(list(added.values()), list(marks.values()))
-
-
 def _is_end(mark: Mark | None) -> bool:
     return type(mark) is Success or (type(mark) is Change and mark.finished_at is not None)
-
-
-def _rows(items: Any) -> str | None:
-    return _text(items) if items else None
-
-
-def _text(items: Any) -> str:
-    """Return JSON that SQLite reads as it is meant."""
-    try:
-        text = _encode(items).decode()
-    except UnicodeEncodeError:  # half a surrogate pair, as file names in errors have
-        text = _encode(_replace_surrogates(msgspec.to_builtins(items))).decode()
-    if "\\u0000" in text:
-        text = _NUL.sub(r"\1\\ufffd", text)  # for SQLite's JSON functions a string ends there
-    return text
-
-
-def _stored(text: str) -> str:
-    """Return a text as `_text` leaves it."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace").decode()
-
-
-def _replace_surrogates(items: Any) -> Any:
-    if isinstance(items, str):
-        return _stored(items)
-    if isinstance(items, list | tuple):
-        return [_replace_surrogates(item) for item in cast("list[Any]", items)]
-    return items
-
-
-def _identity_of(path: str) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _as_uri(path: str) -> str:
-    return path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def _check_retention(

@@ -122,7 +122,7 @@ class DyingJournal(SQLiteJournal):
         if batch.added and batch.marks:
             fault.reach("before-mixed-commit")
         point = "mid-result-commit" if batch.marks else "mid-commit" if batch.added else ""
-        with fault.in_statement(point, self._connection):
+        with fault.in_statement(point, self._file.connection):
             twins = super().commit(batch)
         if batch.added:
             fault.reach("after-commit")
@@ -156,13 +156,13 @@ class DyingJournal(SQLiteJournal):
 
     def _take_from(self, *values: Any) -> Any:
         fault.reach("before-recovery")
-        with fault.in_statement("mid-recovery", self._connection):
+        with fault.in_statement("mid-recovery", self._file.connection):
             taken = super()._take_from(*values)
         fault.reach("after-taking")
         return taken
 
     def claim(self, limit: int, now: float) -> Any:
-        with fault.in_statement("mid-claim", self._connection):
+        with fault.in_statement("mid-claim", self._file.connection):
             claimed = super().claim(limit, now)
         if claimed:
             fault.reach("after-claim")

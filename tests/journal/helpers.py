@@ -80,7 +80,7 @@ def crash(journal: SQLiteJournal) -> None:
     assert ownership is not None
     journal._ownership = None
     ownership.end(keep=True)
-    journal._disconnect()
+    journal._file.disconnect()
 
 
 def check_counts(path: str | Path) -> None:

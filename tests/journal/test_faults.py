@@ -87,7 +87,7 @@ def failing(function, *arguments):
 def test_a_full_file(journal: SQLiteJournal) -> None:
     """All of a batch is written or nothing; with room again, the next commit goes on."""
     kept = add(journal, new_job())
-    connection = journal._connection
+    connection = journal._file.connection
     assert connection is not None
     [pages] = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -286,7 +286,7 @@ def test_closing_after_an_error_keeps_what_was_noted(
     [done] = add(journal, new_job())
     journal.note_start(done, 1)
     journal.note(success(done))
-    journal._disconnect()
+    journal._file.disconnect()
     journal.close()
     assert row_of(second, done).status == "succeeded"
     assert second.recover() == []
@@ -450,7 +450,7 @@ def test_what_is_written_after_a_file_was_replaced_stays(path: Path, tmp_path: P
 def test_a_file_that_is_replaced_while_there_is_no_connection(make: Make, path: Path) -> None:
     """The number that this owner had may be another one's there."""
     first = make()
-    first._disconnect()
+    first._file.disconnect()
     remove(path)
     second = make()
     [held] = add(second, new_job())

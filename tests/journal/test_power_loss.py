@@ -60,8 +60,8 @@ def reopened(path: Path) -> dict[str, JobRow]:
     journal = SQLiteJournal(path, durability="normal")
     journal.open()
     journal.recover()
-    assert journal._connection is not None
-    assert journal._connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert journal._file.connection is not None
+    assert journal._file.connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     rows = {row.id: row for row in journal.find(None, None, None, 10_000)}
     claimed = set(ids_of(journal.claim(10_000, NOW + 1e6)))
     assert claimed == {row.id for row in rows.values() if row.status == "queued"}
@@ -224,13 +224,13 @@ def test_power_fails_while_the_wal_is_moved_into_the_file(
     path = directory / "jobs.db"
     with working(path) as journal:
         jobs = add(journal, *(new_job(NOW + n, call="x" * 900) for n in range(20)))
-        assert journal._connection is not None
-        journal._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert journal._file.connection is not None
+        journal._file.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         jobs += add(journal, *(new_job(NOW + n, call="y" * 900) for n in range(20)))
         journal.commit(Batch(marks=[success(job) for job in jobs[:5]]))
         copy = copied(path, directory / "copy")
         assert copy.with_name("jobs.db-wal").stat().st_size
-        journal._connection.execute("PRAGMA wal_checkpoint(FULL)")
+        journal._file.connection.execute("PRAGMA wal_checkpoint(FULL)")
         written = path.read_bytes()
     old = copy.read_bytes()
     pages = len(written) // 4096

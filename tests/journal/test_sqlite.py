@@ -94,7 +94,7 @@ def test_an_old_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("durability", ["full", "normal"])
 def test_the_file_is_in_wal_mode_and_synced(make: Make, durability: Any) -> None:
     journal = make(durability=durability)
-    connection = journal._connection
+    connection = journal._file.connection
     assert connection is not None
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     expected = 2 if durability == "full" else 1
@@ -443,8 +443,8 @@ def test_a_twin_is_forgotten_with_its_job(journal: SQLiteJournal) -> None:
     assert row_of(journal, loser.id).id == winner.id
     assert journal.purge(None, NOW + 1, 9) == 1
     assert journal.get(loser.id) is None
-    assert journal._connection is not None
-    assert journal._connection.execute("SELECT count(*) FROM twins").fetchone() == (0,)
+    assert journal._file.connection is not None
+    assert journal._file.connection.execute("SELECT count(*) FROM twins").fetchone() == (0,)
 
 
 def test_keys_with_odd_characters_stay_apart(journal: SQLiteJournal) -> None:
@@ -1322,7 +1322,7 @@ def test_a_long_backlog_slows_nothing_down(path: Path, name: str) -> None:
     """SQLite goes by an index for all that is asked often, and sorts nothing."""
     journal = SQLiteJournal(path)
     journal.open()
-    assert journal._connection is not None
+    assert journal._file.connection is not None
     names = {
         "claim": ["promote", "claimable", "claim"],
         "find": ["find_any", "find_ended", "get", "holder_of"],
@@ -1336,7 +1336,7 @@ def test_a_long_backlog_slows_nothing_down(path: Path, name: str) -> None:
     )
     for query in names[name]:
         sql = sqlite_module.query(query)
-        plan = journal._connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
+        plan = journal._file.connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
         for *_, step in plan:
             assert "TEMP B-TREE" not in step, (query, step)
             slow = step.startswith("SCAN jobs") and "USING" not in step

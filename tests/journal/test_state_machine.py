@@ -436,7 +436,7 @@ class Journals(RuleBasedStateMachine):
     @invariant()
     def the_file_says_what_the_model_says(self) -> None:
         journal = self.alive[0].journal
-        connection = journal._connection
+        connection = journal._file.connection
         assert connection is not None
         tokens = dict(connection.execute("SELECT id, token FROM owners"))
         assert sorted(tokens.values()) == sorted(o.token for o in (*self.alive, *self.dead))
