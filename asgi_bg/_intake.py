@@ -9,11 +9,11 @@ from typing import Protocol
 
 from asgi_bg import events
 from asgi_bg._job import JobStatus
-from asgi_bg._keeper import Keeper, kept_of
+from asgi_bg._keeper import Keeper
 from asgi_bg._lane import Dispatcher, run_apart
 from asgi_bg._record import Home, JobRecord, Kept
 from asgi_bg._registry import Registry
-from asgi_bg._rows import task_of
+from asgi_bg._rows import kept_of, task_of
 from asgi_bg.exceptions import JobNotFound, JournalError
 from asgi_bg.journal.base import JobRow, Orphan
 from asgi_bg.journal.codec import codec_of

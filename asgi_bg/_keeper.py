@@ -12,25 +12,25 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from functools import partial
 from types import MethodType
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from asgi_bg._archive import Archive, KeptJob
+from asgi_bg._claims import Claims, Host
 from asgi_bg._collector import BackgroundTasks
 from asgi_bg._ids import new_id
 from asgi_bg._job import Job, JobInfo, JobStatus, as_instant
 from asgi_bg._options import difference
 from asgi_bg._record import JobRecord, Kept
 from asgi_bg._registry import Registry
-from asgi_bg._rows import change_of, info_of
+from asgi_bg._rows import info_of, kept_of, release_of, standing_of, success_of
 from asgi_bg._task import Task
 from asgi_bg.exceptions import JournalError, NotSerializable
 from asgi_bg.journal._writer import Receipt, Writer
-from asgi_bg.journal.base import Change, JobRow, Journal, Mark, NewJob, Orphan, Success
+from asgi_bg.journal.base import JobRow, Journal, NewJob, Orphan
 from asgi_bg.journal.codec import codec_of
 
 logger = logging.getLogger("asgi_bg")
@@ -50,24 +50,7 @@ EXPIRE_TIME = 0.02
 SHORT_WAIT = 1.0
 """How many seconds a job may be put off in memory, where it keeps others out."""
 
-CLAIMED = 500
-"""How many jobs are claimed at a time."""
-
 _encode = msgspec.json.Encoder().encode
-
-
-class Host(Protocol):
-    """Who runs, on its event loop, what is claimed."""
-
-    loop: asyncio.AbstractEventLoop
-
-    def take_up(self, rows: list[JobRow]) -> None:
-        """Run these jobs."""
-        ...
-
-    def recovered(self, orphans: list[Orphan]) -> None:
-        """Tell of jobs whose process died."""
-        ...
 
 
 class Saving(Receipt):
@@ -98,24 +81,19 @@ class Keeper:
     Attributes:
         held: The jobs that this process holds, by id.
         archive: Answers questions about all that are kept.
+        claims: Takes jobs from the journal.
     """
 
     def __init__(self, journal: Journal, registry: Registry, window: int, *, ordered: bool) -> None:
         self._ordered = ordered
         self._journal = journal
         self._registry = registry
-        self._window = window
         self._writer = Writer(journal, self._tick, self._lost_key)
-        self._hosts: list[Host] = []
-        self._brought: deque[tuple[int, list[JobRow]]] = deque()
         self.held: dict[str, JobRecord] = {}
         self._running: dict[JobRecord, None] = {}
         self.archive = Archive(journal, self._writer, registry, self.held)
-        self._has_backlog = False
-        self._is_claiming = False
-        self._is_closing = False
+        self.claims = Claims(journal, self._writer, self.held, window)
         self._has_stuck = False
-        self._due: asyncio.TimerHandle | None = None
         self._next_recovery = 0.0
         self._next_expiry = 0.0
 
@@ -123,14 +101,11 @@ class Keeper:
 
     def attach(self, host: Host) -> None:
         """Begin to work, and let this one run what is claimed."""
-        self._hosts.append(host)
-        self._is_closing = False
-        if self._brought:  # for a loop that has ended before it heard of them
-            host.loop.call_soon(self._claimed)
+        self.claims.attach(host)
         self._writer.start()
         if not self.archive.is_open.is_set():
             self._writer.call(self._journal.open, self._opened)
-        self.claim_soon()
+        self.claims.claim_soon()
 
     def _opened(self, _: object, error: BaseException | None) -> None:
         # An error is told by the next call, and by every job that cannot be written.
@@ -144,27 +119,11 @@ class Keeper:
         """
         await self.archive.call(self._journal.open)
         self._announce(await self.archive.call(self._journal.recover))
-        self.claim_soon()
-
-    @property
-    def _host(self) -> Host | None:
-        # The first, as the others are those of single calls; one that stands still takes nothing.
-        return next((host for host in tuple(self._hosts) if host.loop.is_running()), None)
-
-    def detach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give this loop no more jobs."""
-        self._hosts = [host for host in self._hosts if host.loop is not loop]
-
-    def stop_claiming(self) -> None:
-        """Take no more jobs from the journal, as this process is about to end."""
-        self._is_closing = True
+        self.claims.claim_soon()
 
     async def close(self) -> None:
         """Write what is left, and give back what is held."""
-        self.stop_claiming()
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
+        self.claims.stop_claiming()
         try:
             await self.archive.written()  # a claim under way is given back before
             if not self._has_stuck:
@@ -172,7 +131,7 @@ class Keeper:
                 await self.archive.call(self._journal.close)
         except JournalError as exc:
             logger.error("the journal could not be closed, its lock will tell: %s", exc)
-        self._hosts.clear()
+        self.claims.clear()
         self._writer.close()
         self.archive.close()
 
@@ -215,7 +174,7 @@ class Keeper:
                 holder = self._registry.hold_key(key, record)
             if holder is not record:
                 return holder
-            if not self._hosts:
+            if not self.claims:
                 self._registry.free_key(record)
                 raise JournalError("the runner was closed, and keeps no more jobs")
             self.archive.is_open.wait()  # some milliseconds, before the first job of a process
@@ -231,7 +190,7 @@ class Keeper:
         """Have the new jobs of a collector written; the receipt tells when they are (J1)."""
         records = [record for record in tasks.take_unsaved() if record.finished_at is None]
         saving = Saving(self._new_jobs(tasks, records), records, loop)
-        if not self._hosts:
+        if not self.claims:
             saving.error = JournalError("the runner was closed, and keeps no more jobs")
             return saving
         self._writer.add(saving)
@@ -275,9 +234,9 @@ class Keeper:
     def _lost_key(self, loser: str, winner: str) -> None:
         """Let a job be the one that another process has given its key to (J6)."""
         record = self.held.get(loser)
-        if record is not None and self._host is not None:
+        if record is not None and self.claims.host is not None:
             with contextlib.suppress(RuntimeError):  # the loop was closed
-                self._host.loop.call_soon_threadsafe(self._follow, record, winner)
+                self.claims.host.loop.call_soon_threadsafe(self._follow, record, winner)
 
     def _follow(self, record: JobRecord, winner: str) -> None:
         if record.finished_at is None:
@@ -300,7 +259,8 @@ class Keeper:
         kept = kept_of(record)
         if kept.is_told:
             kept.returned = record.run
-            self._writer.mark(self._success_of(record, value, time.time()))
+            limit = self._journal.max_payload
+            self._writer.mark(success_of(record, value, time.time(), limit))
 
     def ended(self, record: JobRecord) -> None:
         """Have it written how a job has ended."""
@@ -315,10 +275,11 @@ class Keeper:
             self._writer.flush(partial(_let_go_of, record))
         assert record.finished_at is not None  # noqa: S101 - it has ended
         if record.status is not JobStatus.succeeded:
-            self._writer.mark(self._change_of(record, is_held=False))
+            self._writer.mark(standing_of(record, is_held=False))
         elif kept.returned != record.run:
-            self._writer.mark(self._success_of(record, record.value, record.finished_at))
-        self._claim_if_room()
+            limit = self._journal.max_payload
+            self._writer.mark(success_of(record, record.value, record.finished_at, limit))
+        self.claims.claim_if_room()
 
     def dropped(self, record: JobRecord) -> None:
         """Have a job leave no row behind (M5)."""
@@ -331,20 +292,20 @@ class Keeper:
         self._running.pop(record, None)
         if not self.may_wait_here(record):
             return False
-        self._writer.mark(self._change_of(record, is_held=True))
+        self._writer.mark(standing_of(record, is_held=True))
         return True
 
     def may_wait_here(self, record: JobRecord) -> bool:
         """Whether a job that is put off waits in memory; not for long, as it takes up room."""
         wait = (record.run_after or 0.0) - time.time()
-        if wait <= SHORT_WAIT and len(self.held) <= self._limit:
+        if wait <= SHORT_WAIT and len(self.held) <= self.claims.limit:
             return True
         self.give_back(record)
         return False
 
     def has_room_for(self, record: JobRecord) -> bool:
         """Whether a job that may start now can wait in memory; otherwise it is given back."""
-        if kept_of(record).is_claimed or len(self.held) <= self._limit:
+        if kept_of(record).is_claimed or len(self.held) <= self.claims.limit:
             return True
         self.give_back(record)
         return False
@@ -360,9 +321,9 @@ class Keeper:
         kept_of(record).is_away = True
         if is_stuck:
             self._has_stuck = True
-        self._writer.mark(self._change_of(record, is_held=is_stuck))
+        self._writer.mark(standing_of(record, is_held=is_stuck))
         self._let_go(record)
-        self._has_backlog = True
+        self.claims.has_backlog = True
 
     def _let_go(self, record: JobRecord) -> None:
         kept_of(record).is_away = True
@@ -375,113 +336,13 @@ class Keeper:
         self.held.pop(record.id, None)
         self._running.pop(record, None)
 
-    @property
-    def _limit(self) -> int:
-        # Jobs that wait in the journal have their share of the room.
-        return self._window // 2 if self._has_backlog else self._window
-
-    def _success_of(self, record: JobRecord, value: Any, at: float) -> Mark:
-        text = self._text_of(record, value)
-        if record.logs is None and record.fraction is None and not record.message:
-            return Success(record.id, record.attempt, record.started_at, at, text)
-        return msgspec.structs.replace(
-            self._change_of(record, is_held=False),
-            status=JobStatus.succeeded.value,
-            run_after=None,
-            finished_at=at,
-            result=text,
-            error=None,
-            traceback=None,
-        )
-
-    def _change_of(self, record: JobRecord, *, is_held: bool) -> Change:
-        return Change(
-            record.id,
-            str(record.status),
-            record.attempt,
-            kept_of(record).interrupted,
-            record.run_after,
-            record.started_at,
-            record.finished_at,
-            record.fraction,
-            record.message,
-            None,
-            record.error,
-            record.traceback,
-            _logs_of(record),
-            is_held,
-        )
-
-    def _text_of(self, record: JobRecord, value: Any) -> str | None:
-        if value is None:
-            return None
-        try:
-            text = codec_of(record.task).encode_result(value)
-            if len(text) <= self._journal.max_payload:
-                return text
-            reason = f"it takes {len(text)} bytes, over max_payload={self._journal.max_payload}"
-        except NotSerializable as exc:
-            reason = str(exc)
-        logger.warning(
-            "the result of task %s is not kept: %s (job %s)", record.task_name, reason, record.id
-        )
-        return None
-
-    # Taking jobs from the journal.
-
-    def claim_soon(self) -> None:
-        """Claim jobs, if there is room for some; in the loop's thread."""
-        room = self._window - len(self.held)
-        if self._is_claiming or self._is_closing or self._host is None or room <= 0:
-            return
-        self._is_claiming = True
-        limit = min(room, CLAIMED)
-        claim = partial(self._journal.claim, limit, time.time())
-        self._writer.call(claim, partial(self._bring, self._host, limit))
-
-    def _claim_if_room(self) -> None:
-        # In large steps, as each one is a commit.
-        if self._has_backlog and len(self.held) <= self._window // 2:
-            self.claim_soon()
-
-    def claim_retried(self) -> None:
-        """Claim what was made to wait again, as soon as there is room."""
-        self._has_backlog = True
-        self.claim_soon()
-
-    def _bring(
-        self, host: Host, limit: int, rows: list[JobRow] | None, error: BaseException | None
-    ) -> None:
-        if error is not None and not isinstance(error, JournalError):
-            logger.error("claiming jobs failed", exc_info=error)
-        self._brought.append((limit, rows or []))
-        with contextlib.suppress(RuntimeError):  # closed: the next loop looks for them
-            host.loop.call_soon_threadsafe(self._claimed)
-
-    def _claimed(self) -> None:
-        try:
-            limit, rows = self._brought.popleft()
-        except IndexError:
-            return  # another loop has taken them
-        self._is_claiming = False
-        host = self._host
-        if self._is_closing or host is None or host.loop is not asyncio.get_running_loop():
-            self._has_backlog = True
-            for row in rows:
-                self._writer.mark(change_of(row, "queued", None))
-            return
-        self._has_backlog = len(rows) >= limit
-        host.take_up(rows)
-        if self._has_backlog:
-            self._claim_if_room()
-
     def adopt(self, record: JobRecord) -> None:
         """Hold a job that was claimed."""
         self.held[record.id] = record
 
     def fail_row(self, row: JobRow, reason: str) -> JobInfo:
         """Fail a job that was claimed and cannot be run (J8)."""
-        mark = change_of(row, "failed", reason)
+        mark = release_of(row, "failed", reason)
         self._writer.mark(mark)
         self._registry.ended[JobStatus.failed] += 1
         return msgspec.structs.replace(
@@ -495,8 +356,8 @@ class Keeper:
 
     def _tick(self) -> None:
         now = time.time()
-        host = self._host
-        if host is None or self._is_closing:
+        host = self.claims.host
+        if host is None or self.claims.is_closing:
             return
         orphans: list[Orphan] = []
         if now >= self._next_recovery:
@@ -517,7 +378,7 @@ class Keeper:
                     self._look, orphans, cancelled, is_ready, due if is_due else None
                 )
             except RuntimeError:
-                self.detach(host.loop)
+                self.claims.detach(host.loop)
 
     def _look(
         self, orphans: list[Orphan], cancelled: list[str], is_ready: bool, due: float | None
@@ -526,25 +387,18 @@ class Keeper:
         self._announce(orphans)
         for wanted in cancelled:
             record = self.held.get(wanted)
-            if record is not None and self._host is not None:
+            if record is not None and self.claims.host is not None:
                 record.home.cancel(record, "cancelled by request")
         self._show_progress()
         if is_ready:
-            self._has_backlog = True
-            self.claim_soon()
-        if self._due is not None and self._due.when() < time.monotonic() - 0.1:
-            self._due = None  # of a loop that has ended before
-        if due is not None and self._due is None and self._host is not None:
-            wait = max(0.0, due - time.time())
-            self._due = self._host.loop.call_later(wait, self._claim_due)
-
-    def _claim_due(self) -> None:
-        self._due = None
-        self.claim_soon()
+            self.claims.has_backlog = True
+            self.claims.claim_soon()
+        if due is not None:
+            self.claims.claim_at(due)
 
     def _announce(self, orphans: list[Orphan]) -> None:
-        if orphans and self._host is not None:
-            self._host.recovered(orphans)
+        if orphans and self.claims.host is not None:
+            self.claims.host.recovered(orphans)
 
     def _show_progress(self) -> None:
         """Have it written which jobs are running, and how far they are."""
@@ -553,29 +407,7 @@ class Keeper:
             shown = (record.attempt, record.fraction, record.message)
             if record.status is JobStatus.running and kept.shown != shown and kept.is_told:
                 kept.shown = shown
-                self._writer.show(self._change_of(record, is_held=True))
-
-
-def _logs_of(record: JobRecord) -> str | None:
-    if not record.logs:
-        return None
-    lines = tuple(record.logs)
-    try:
-        return _encode(lines).decode()
-    except UnicodeEncodeError:  # half a surrogate pair, as file names have
-        fixed = [
-            msgspec.structs.replace(
-                line, message=line.message.encode("utf-8", "backslashreplace").decode()
-            )
-            for line in lines
-        ]
-        return _encode(fixed).decode()
-
-
-def kept_of(record: JobRecord) -> Kept:
-    """Return what belongs to a record as one that is kept."""
-    assert record.kept is not None  # noqa: S101 - only such records come here
-    return record.kept
+                self._writer.show(standing_of(record, is_held=True))
 
 
 def _let_go_of(record: JobRecord, value: object, error: BaseException | None) -> None:

@@ -1,7 +1,8 @@
-"""What a row of the journal means in this process: its task, and what to show of it."""
+"""Rows of the journal and what they are in this process, there and back."""
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -9,9 +10,15 @@ import msgspec
 
 from asgi_bg._job import JobInfo, JobStatus, LogLine, as_instant
 from asgi_bg._options import apply
+from asgi_bg._record import JobRecord, Kept
 from asgi_bg._task import Task, declared_task
-from asgi_bg.journal.base import Change, JobRow
+from asgi_bg.exceptions import NotSerializable
+from asgi_bg.journal.base import Change, JobRow, Mark, Success
 from asgi_bg.journal.codec import codec_of
+
+logger = logging.getLogger("asgi_bg")
+
+_encode = msgspec.json.Encoder().encode
 
 
 def info_of(row: JobRow) -> JobInfo:
@@ -88,7 +95,7 @@ def _logs_in(row: JobRow) -> tuple[LogLine, ...]:
         return ()
 
 
-def change_of(row: JobRow, status: str, reason: str | None) -> Change:
+def release_of(row: JobRow, status: str, reason: str | None) -> Change:
     """Return the mark that lets go of a claimed job.
 
     Args:
@@ -112,3 +119,85 @@ def change_of(row: JobRow, status: str, reason: str | None) -> Change:
         row.logs,
         False,
     )
+
+
+def kept_of(record: JobRecord) -> Kept:
+    """Return what belongs to a record as one that is kept."""
+    assert record.kept is not None  # noqa: S101 - only such records come here
+    return record.kept
+
+
+def success_of(record: JobRecord, value: Any, at: float, limit: int) -> Mark:
+    """Return the mark of a job that has succeeded.
+
+    Args:
+        record: The job.
+        value: What its task returned.
+        at: When, in seconds since the epoch.
+        limit: How many bytes of JSON the value may take; of one that takes more, or cannot be
+            written down, the log tells, and it is not kept.
+    """
+    text = _text_of(record, value, limit)
+    if record.logs is None and record.fraction is None and not record.message:
+        return Success(record.id, record.attempt, record.started_at, at, text)
+    return msgspec.structs.replace(
+        standing_of(record, is_held=False),
+        status=JobStatus.succeeded.value,
+        run_after=None,
+        finished_at=at,
+        result=text,
+        error=None,
+        traceback=None,
+    )
+
+
+def standing_of(record: JobRecord, *, is_held: bool) -> Change:
+    """Return the mark that says how a job stands that has no result."""
+    return Change(
+        record.id,
+        str(record.status),
+        record.attempt,
+        kept_of(record).interrupted,
+        record.run_after,
+        record.started_at,
+        record.finished_at,
+        record.fraction,
+        record.message,
+        None,
+        record.error,
+        record.traceback,
+        _logs_of(record),
+        is_held,
+    )
+
+
+def _text_of(record: JobRecord, value: Any, limit: int) -> str | None:
+    if value is None:
+        return None
+    try:
+        text = codec_of(record.task).encode_result(value)
+        if len(text) <= limit:
+            return text
+        reason = f"it takes {len(text)} bytes, over max_payload={limit}"
+    except NotSerializable as exc:
+        reason = str(exc)
+    logger.warning(
+        "the result of task %s is not kept: %s (job %s)", record.task_name, reason, record.id
+    )
+    return None
+
+
+def _logs_of(record: JobRecord) -> str | None:
+    if not record.logs:
+        return None
+    lines = tuple(record.logs)
+    try:
+        return _encode(lines).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, as file names have
+        fixed = [
+            msgspec.structs.replace(
+                line, message=line.message.encode("utf-8", "backslashreplace").decode()
+            )
+            for line in lines
+        ]
+        return _encode(fixed).decode()

@@ -200,7 +200,7 @@ class Runner:
                 continue
             if left == 0:
                 return False
-            self._keeper.claim_soon()
+            self._keeper.claims.claim_soon()
             await asyncio.sleep(DRAIN_INTERVAL)
 
     async def aclose(self, timeout: float | None = None) -> None:
@@ -227,7 +227,7 @@ class Runner:
             Whether that took no more than ``timeout`` seconds.
         """
         if self._keeper is not None and len(self._schedulers) < 2:
-            self._keeper.stop_claiming()
+            self._keeper.claims.stop_claiming()
             self.scheduler().leave_waiting_behind()
         return await self.scheduler().drain(timeout)
 
@@ -247,7 +247,7 @@ class Runner:
         scheduler.close()
         self._schedulers.pop(scheduler.loop, None)
         if self._keeper is not None and self._schedulers:
-            self._keeper.detach(scheduler.loop)
+            self._keeper.claims.detach(scheduler.loop)
         self._last_used = None
         if not self._schedulers:
             self._threads.close()
@@ -401,7 +401,7 @@ class Runner:
         here = self._here(id)
         if here is None and self._keeper is not None:
             info = await self._keeper.archive.retry(id)
-            self._keeper.claim_retried()
+            self._keeper.claims.claim_retried()
             return info
         record = here or self._registry.get(id)
         if record.status not in (JobStatus.failed, JobStatus.cancelled):

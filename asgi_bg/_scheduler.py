@@ -31,13 +31,14 @@ from asgi_bg._job import (
     Retry,
     Succeeded,
 )
-from asgi_bg._keeper import Keeper, Saving, kept_of
+from asgi_bg._keeper import Keeper, Saving
 from asgi_bg._lane import Lane, run_apart
 from asgi_bg._logs import keep_logs
 from asgi_bg._messages import extras, log_failure, log_unfinished, name_all
 from asgi_bg._record import NO_KEYWORDS, JobRecord
 from asgi_bg._registry import Registry
 from asgi_bg._retry import judge
+from asgi_bg._rows import kept_of
 from asgi_bg._slots import Slots
 from asgi_bg._task import Task, declared_task
 from asgi_bg.exceptions import QueueFull

@@ -26,7 +26,7 @@ LEVELS = [
     {"journal.codec"},
     {"events", "_registry", "_slots", "_collector", "_response", "journal.sqlite"},
     {"_rows", "journal"},
-    {"_archive"},
+    {"_archive", "_claims"},
     {"_keeper"},
     {"_execution", "_execution.threads", "_execution._watchdog", "_execution._child", "_lane"},
     {"_intake"},
