@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
+
+import pytest
 
 Message = MutableMapping[str, Any]
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -15,6 +19,17 @@ BODY: Message = {"type": "http.response.body", "body": b"ok"}
 MORE: Message = {"type": "http.response.body", "body": b"part", "more_body": True}
 REQUEST: Message = {"type": "http.request", "body": b"", "more_body": False}
 DISCONNECT: Message = {"type": "http.disconnect"}
+
+
+def need(module: str) -> Any:
+    """Import a module of a partner; skip the test if it is missing, but fail it in CI."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        text = f"{module} is not installed; get all partners with: pip install 'asgi_bg[dev]'"
+        if os.environ.get("CI") == "true":
+            pytest.fail(text)
+        pytest.skip(text)
 
 
 class Connection:

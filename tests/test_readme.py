@@ -15,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from asgi_bg import BackgroundTaskMiddleware, Runner, task
+from tests.helpers import need
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,7 +88,7 @@ def test_programs_for_operators_run(
     run_page: Callable[[str], dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The journals can be opened, and the look at failed jobs retries and removes them."""
-    pytest.importorskip("cryptography")
+    need("cryptography")
     page = run_page("docs/operating.md")
 
     @task(name="fails_once")

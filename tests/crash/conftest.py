@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.harness import Site
-from tests.servers.harness import need
+from tests.helpers import need
 
 IS_SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
 """Whether the tests take the time that they could do with."""

@@ -42,6 +42,7 @@ from asgi_bg.exceptions import AsgiBgError, NotSerializable
 from asgi_bg.journal import _values
 from asgi_bg.journal import codec as codec_module
 from asgi_bg.journal.codec import SHAPES_LIMIT, CallCodec, UndecodableCall, codec_of
+from tests.helpers import need
 
 if TYPE_CHECKING:
     from nowhere import Order
@@ -251,7 +252,7 @@ def test_what_its_annotation_describes_comes_back_as_it_was(annotation: Any, val
 
 def test_attrs_classes_come_back() -> None:
     """Where attrs is installed; it need not be."""
-    attrs = pytest.importorskip("attrs")
+    attrs = need("attrs")
 
     @attrs.define
     class Crate:
@@ -998,7 +999,7 @@ def test_codec_goes_with_its_function() -> None:
 
 @pytest.fixture
 def pydantic() -> Any:
-    return pytest.importorskip("pydantic")
+    return need("pydantic")
 
 
 def test_pydantic_models_come_back(pydantic: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib
 import itertools
 import json
 import os
@@ -23,6 +22,8 @@ from urllib.parse import urlencode
 import psutil
 import pytest
 
+from tests.helpers import need
+
 DEADLINE = 40.0
 """How long anything may take that is waited for; far more than it needs on an idle machine."""
 
@@ -34,17 +35,6 @@ _numbers = itertools.count(1)
 def unique(name: str = "call") -> str:
     """Return an id that no other request has."""
     return f"{name}-{next(_numbers)}"
-
-
-def need(module: str) -> Any:
-    """Import a module of a partner; skip the test if it is missing, but fail it in CI."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        text = f"{module} is not installed; get all partners with: pip install 'asgi_bg[dev]'"
-        if os.environ.get("CI") == "true":
-            pytest.fail(text)
-        pytest.skip(text)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.servers.harness import DAPHNE, DEADLINE, Server, need, reset_on_close, unique
+from tests.helpers import need
+from tests.servers.harness import DAPHNE, DEADLINE, Server, reset_on_close, unique
 
 executor = pytest.mark.parametrize("task", ["async", "sync"])
 
