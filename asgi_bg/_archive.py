@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,13 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from asgi_bg._job import Job, JobInfo, JobStatus
 from asgi_bg._record import JobRecord
 from asgi_bg._registry import Registry
-from asgi_bg._rows import info_of
-from asgi_bg.exceptions import JobFailed, JobNotFound
+from asgi_bg._rows import followed, info_of
+from asgi_bg.engines._link import Link
+from asgi_bg.exceptions import EngineError, JobFailed, JobNotFound
 from asgi_bg.journal._writer import Writer
 from asgi_bg.journal.base import JobRow, Journal
+
+logger = logging.getLogger("asgi_bg")
 
 POLL_INTERVAL = 0.2
 """How many seconds at most lie between two looks at a job that another process runs."""
@@ -34,6 +40,7 @@ class Archive:
         writer: Who writes to it.
         registry: The jobs that this process knows.
         held: Those of the journal that it holds, and so knows better about.
+        link: The way to the engine that jobs are handed over to, if there is one.
 
     Attributes:
         is_open: Set once the journal has been opened, or could not be.
@@ -45,11 +52,13 @@ class Archive:
         writer: Writer,
         registry: Registry,
         held: Mapping[str, JobRecord],
+        link: Link | None,
     ) -> None:
         self._journal = journal
         self._writer = writer
         self._registry = registry
         self._held = held
+        self._link = link
         self._reader = _make_reader()
         self.is_open = threading.Event()
 
@@ -82,12 +91,23 @@ class Archive:
         return await asyncio.get_running_loop().run_in_executor(self._reader, question)
 
     async def info(self, id: str) -> JobInfo:
-        """Return what the journal says of a job.
+        """Return what the journal says of a job, or the engine that has it.
 
         Raises:
             JobNotFound: There is none of that id (any more).
         """
-        return info_of(await self._row(id))
+        return await self._follow(await self._row(id))
+
+    async def _follow(self, row: JobRow) -> JobInfo:
+        info = info_of(row)
+        if row.engine is None or self._link is None or row.engine != self._link.engine.name:
+            return info
+        try:
+            report = await self._link.fetch(row.id)
+        except EngineError as exc:
+            logger.debug("%s", exc)
+            return msgspec.structs.replace(info, message="handed over; its engine is away")
+        return info if report is None else followed(info, report)
 
     async def _row(self, id: str) -> JobRow:
         row: JobRow | None = await self.ask(partial(self._journal.get, id))
@@ -113,17 +133,31 @@ class Archive:
             record = self._held.get(id)
             if record is not None:
                 return await record.result(left)
-            info = info_of(await self._row(id))
+            info = await self.info(id)
             if info.status is JobStatus.succeeded:
                 return info.result
             if info.status.is_final:
                 raise JobFailed(info.id, info.task, info.error or str(info.status))
+            if info.handed_over_at is not None and not self._has_results(info):
+                raise EngineError(
+                    f"job {id} of task {info.task} was handed over to {info.owner}, which tells "
+                    "no results here; configure its result store, or have the task write down "
+                    "what is wanted of it"
+                )
             if left is not None and left <= 0:
                 raise TimeoutError(
                     f"job {id} of task {info.task} is still {info.status} after {timeout} seconds"
                 )
             await asyncio.sleep(wait if left is None else min(wait, max(left, 0.0)))
             wait = min(2 * wait, POLL_INTERVAL)
+
+    def _has_results(self, info: JobInfo) -> bool:
+        engine = None if self._link is None else self._link.engine
+        return (
+            engine is not None
+            and info.owner == f"engine:{engine.name}"
+            and "results" in engine.supports
+        )
 
     async def find(
         self, status: str | None, task: str | None, after: str | None, limit: int
@@ -140,10 +174,27 @@ class Archive:
             after = rows[-1].id
 
     async def cancel(self, id: str) -> JobInfo:
-        """Cancel a job that waits in the journal, or ask its owner to."""
-        await self._row(id)
+        """Cancel a job that waits in the journal or at an engine, or ask its owner to."""
+        row = await self._row(id)
+        if row.engine is not None:
+            return await self._cancel_there(row)
         await self.call(partial(self._journal.cancel, id, "cancelled by request", time.time()))
         return await self.info(id)
+
+    async def _cancel_there(self, row: JobRow) -> JobInfo:
+        info = await self._follow(row)
+        if info.status.is_final:
+            return info
+        if self._link is None or row.engine != self._link.engine.name:
+            raise EngineError(
+                f"job {row.id} was handed over to the engine {row.engine}, which this runner does "
+                "not have; cancel it with the engine's own tools"
+            )
+        if await self._link.cancel(row.id):
+            return msgspec.structs.replace(
+                info, status=JobStatus.cancelled, error="cancelled by request"
+            )
+        return await self._follow(row)
 
     async def retry(self, id: str) -> JobInfo:
         """Let a failed or cancelled job wait again.
@@ -153,6 +204,11 @@ class Archive:
             ValueError: It is neither.
         """
         row = await self._row(id)
+        if row.engine is not None:
+            raise ValueError(
+                f"job {id} was handed over to the engine {row.engine}; retry it there, with the "
+                "engine's own tools"
+            )
         if not await self.call(partial(self._journal.retry, row.id)):
             raise ValueError(
                 f"only failed and cancelled jobs can be retried, and job {id} is {row.status}"

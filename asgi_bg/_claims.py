@@ -44,17 +44,21 @@ class Claims:
         writer: Who writes to it.
         held: The jobs that this process holds.
         window: How many it may hold.
+        is_strict: Whether no new job is held while others wait in the journal.
 
     Attributes:
         has_backlog: Whether there may be jobs that wait in the journal.
         is_closing: Whether no more are claimed, as this process is about to end.
     """
 
-    def __init__(self, journal: Journal, writer: Writer, held: Sized, window: int) -> None:
+    def __init__(
+        self, journal: Journal, writer: Writer, held: Sized, window: int, *, is_strict: bool
+    ) -> None:
         self._journal = journal
         self._writer = writer
         self._held = held
         self._window = window
+        self._is_strict = is_strict
         self._hosts: list[Host] = []
         self._brought: deque[tuple[int, list[JobRow]]] = deque()
         self._is_claiming = False
@@ -96,8 +100,10 @@ class Claims:
     @property
     def limit(self) -> int:
         """How many jobs may be held before others are given back."""
+        if not self.has_backlog:
+            return self._window
         # Jobs that wait in the journal have their share of the room.
-        return self._window // 2 if self.has_backlog else self._window
+        return 0 if self._is_strict else self._window // 2
 
     def claim_soon(self) -> None:
         """Claim jobs, if there is room for some; in the loop's thread."""

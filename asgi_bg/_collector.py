@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 from asgi_bg._job import Job
 from asgi_bg._record import JobRecord
-from asgi_bg._task import P, Task, as_task
+from asgi_bg._task import P, Task
 from asgi_bg.exceptions import MiddlewareNotInstalled, ResponseEnded
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ _HOW_TO_INSTALL = (
 class JobQueue(Protocol):
     """Who takes the jobs that a collector gathers."""
 
+    task_of: Callable[[Any], Task[..., Any]]
+    """Returns the task that something is which was given to ``add_task``."""
+
     def admit(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Job, JobRecord | None]:
@@ -33,6 +36,7 @@ class JobQueue(Protocol):
 
         Raises:
             QueueFull: There are too many.
+            EngineError: It is to be sent to an engine that lacks what the task asks for.
             NotSerializable: It is to be kept or sent elsewhere, and an argument cannot be.
         """
         ...
@@ -92,12 +96,17 @@ class BackgroundTasks:
             )
         return found
 
-    def add_task(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Job:
+    @overload
+    def add_task(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Job: ...
+    @overload
+    def add_task(self, func: str, /, *args: Any, **kwargs: Any) -> Job: ...
+    def add_task(self, func: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Job:
         """Queue a call of ``func`` that runs after the response has ended (M4).
 
         Args:
             func: A task, or any callable: a function, async or not, a method, a partial, an
-                object with ``__call__``.
+                object with ``__call__``; or what the runner's engine takes for a task of its own,
+                as the name of a function of ARQ's (E4).
             *args: Its positional arguments.
             **kwargs: Its keyword arguments, all of them; options go through `Task.using`.
 
@@ -109,9 +118,10 @@ class BackgroundTasks:
             NotSerializable: It is to be kept in a journal or to run in another process, and
                 an argument cannot be written down (J7).
             QueueFull: ``max_queued`` jobs wait already (R8).
+            EngineError: The runner's engine lacks what the task asks for (E5).
             ResponseEnded: The jobs of this request have all been run.
         """
-        task = as_task(func)
+        task = self._queue.task_of(func)
         task.check_call(args, kwargs)
         if self._sealed:
             raise self._refusal(task)
@@ -195,7 +205,11 @@ class BackgroundTasks:
 collecting: ContextVar[BackgroundTasks] = ContextVar("asgi_bg_collector")
 
 
-def add_task(func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Job:
+@overload
+def add_task(func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Job: ...
+@overload
+def add_task(func: str, /, *args: Any, **kwargs: Any) -> Job: ...
+def add_task(func: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Job:
     """Queue a call of ``func`` with the request being served, from any depth.
 
     As `BackgroundTasks.add_task`, for code that never sees the request (M8).
@@ -210,4 +224,4 @@ def add_task(func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Jo
             f"no request is being served here; {_HOW_TO_INSTALL}; outside of requests, use: "
             "await runner.add_task(...)"
         ) from None
-    return tasks.add_task(func, *args, **kwargs)
+    return tasks.add_task(cast("Callable[..., Any]", func), *args, **kwargs)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import Context
-from typing import Protocol
+from typing import Any, Protocol
 
 from asgi_bg import events
 from asgi_bg._job import JobStatus
 from asgi_bg._keeper import Keeper
 from asgi_bg._lane import Dispatcher, run_apart
-from asgi_bg._record import Home, JobRecord, Kept
+from asgi_bg._record import NO_KEYWORDS, Home, JobRecord, Kept
 from asgi_bg._registry import Registry
 from asgi_bg._rows import kept_of, task_of
+from asgi_bg._task import Task
 from asgi_bg.exceptions import JobNotFound, JournalError
 from asgi_bg.journal.base import JobRow, Orphan
 from asgi_bg.journal.codec import codec_of
@@ -23,6 +24,9 @@ logger = logging.getLogger("asgi_bg")
 
 class Runs(Dispatcher, Home, Protocol):
     """Who runs the jobs of one event loop: a scheduler."""
+
+    forwards: bool
+    """Whether it hands jobs over to an engine instead of running them."""
 
     def prepare(self, record: JobRecord) -> None:
         """Do what a task asks for before its job can be queued."""
@@ -44,7 +48,13 @@ class Intake:
         self._telling: set[asyncio.Task[None]] = set()
 
     def take_up(self, rows: list[JobRow]) -> None:
-        """Run jobs that were claimed from the journal."""
+        """Run jobs that were claimed from the journal, or hand them over."""
+        if self._runs.forwards:
+            for row in rows:
+                record = self._record_of(row)
+                if record is not None:
+                    self._runs.submit(record)
+            return
         chains: dict[str, list[JobRecord]] = {}
         for row in rows:
             record = self._record_of(row)
@@ -62,12 +72,12 @@ class Intake:
         try:
             if record is None or record.kept is None:
                 task = task_of(row)
-                args, kwargs = codec_of(task).decode(row.call)
+                args, kwargs = self._arguments_of(row, task)
                 record = JobRecord(task, args, kwargs, Context(), self._runs)
                 record.kept = Kept(row.call, row.options)
                 record.queued_at = row.queued_at
                 record.become(row.id)
-            if record.task.place == "process":
+            if record.task.place == "process" and not self._runs.forwards:
                 self._runs.prepare(record)
         except Exception as exc:
             self._fail_unfit(row, exc)
@@ -85,6 +95,13 @@ class Intake:
         self._registry.unfinished[record] = None
         self._keeper.adopt(record)
         return record
+
+    def _arguments_of(
+        self, row: JobRow, task: Task[..., Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self._runs.forwards:
+            return (), NO_KEYWORDS  # they go as they are
+        return codec_of(task).decode(row.call)
 
     def _fail_unfit(self, row: JobRow, exc: Exception) -> None:
         reason = f"{type(exc).__name__}: {exc}"

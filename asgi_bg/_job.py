@@ -69,6 +69,9 @@ class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
         durable: Whether the job survives a crash of the process.
         owner: The process that has it, as ``pid:12345``.
         logs: The last log records emitted inside it, oldest first.
+        handed_over_at: When it was handed over to an engine, if it was; ``owner`` is then the
+            engine, as ``engine:arq``, and until that tells how the job stands it counts as
+            queued.
     """
 
     id: str
@@ -88,6 +91,7 @@ class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
     durable: bool
     owner: str | None
     logs: tuple[LogLine, ...]
+    handed_over_at: datetime | None = None
 
 
 # How an attempt ended: one of these five values, read in one place, `_scheduler`.

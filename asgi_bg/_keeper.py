@@ -23,14 +23,16 @@ from asgi_bg._claims import Claims, Host
 from asgi_bg._collector import BackgroundTasks
 from asgi_bg._ids import new_id
 from asgi_bg._job import Job, JobInfo, JobStatus, as_instant
-from asgi_bg._options import difference
 from asgi_bg._record import JobRecord, Kept
 from asgi_bg._registry import Registry
-from asgi_bg._rows import info_of, kept_of, release_of, standing_of, success_of
+from asgi_bg._rows import changes_of, info_of, kept_of, release_of, standing_of, success_of
 from asgi_bg._task import Task
-from asgi_bg.exceptions import JournalError, NotSerializable
+from asgi_bg.engines._direct import DirectJournal
+from asgi_bg.engines._link import Link
+from asgi_bg.engines.base import NativeTask
+from asgi_bg.exceptions import EngineError, JournalError, NotSerializable
 from asgi_bg.journal._writer import Receipt, Writer
-from asgi_bg.journal.base import JobRow, Journal, NewJob, Orphan
+from asgi_bg.journal.base import Handover, JobRow, Journal, NewJob, Orphan
 from asgi_bg.journal.codec import codec_of
 
 logger = logging.getLogger("asgi_bg")
@@ -49,8 +51,6 @@ EXPIRE_TIME = 0.02
 
 SHORT_WAIT = 1.0
 """How many seconds a job may be put off in memory, where it keeps others out."""
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Saving(Receipt):
@@ -77,22 +77,34 @@ class Keeper:
         registry: The jobs that this process knows.
         window: How many jobs are held at once.
         ordered: Whether the jobs of one request go one after another.
+        link: The way to the engine that the jobs are handed over to, if there is one.
 
     Attributes:
         held: The jobs that this process holds, by id.
         archive: Answers questions about all that are kept.
         claims: Takes jobs from the journal.
+        has_disk: Whether there is a journal; otherwise an engine stands for it (E1).
     """
 
-    def __init__(self, journal: Journal, registry: Registry, window: int, *, ordered: bool) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        registry: Registry,
+        window: int,
+        *,
+        ordered: bool,
+        link: Link | None,
+    ) -> None:
         self._ordered = ordered
+        self._link = link
         self._journal = journal
+        self.has_disk = not isinstance(journal, DirectJournal)
         self._registry = registry
-        self._writer = Writer(journal, self._tick, self._lost_key)
+        self._writer = Writer(journal, self._tick, self._lost_key, self._refused)
         self.held: dict[str, JobRecord] = {}
         self._running: dict[JobRecord, None] = {}
-        self.archive = Archive(journal, self._writer, registry, self.held)
-        self.claims = Claims(journal, self._writer, self.held, window)
+        self.archive = Archive(journal, self._writer, registry, self.held, link)
+        self.claims = Claims(journal, self._writer, self.held, window, is_strict=link is not None)
         self._has_stuck = False
         self._next_recovery = 0.0
         self._next_expiry = 0.0
@@ -129,7 +141,7 @@ class Keeper:
             if not self._has_stuck:
                 # A thread that cannot be stopped is at its job as long as the process lives.
                 await self.archive.call(self._journal.close)
-        except JournalError as exc:
+        except (JournalError, EngineError) as exc:
             logger.error("the journal could not be closed, its lock will tell: %s", exc)
         self.claims.clear()
         self._writer.close()
@@ -147,24 +159,8 @@ class Keeper:
             NotSerializable: An argument cannot be written down, or there is too much of it.
         """
         task = record.task
-        if isinstance(task.func, MethodType):
-            raise NotSerializable(
-                f"task {task.name} is bound to an object, of type "
-                f"{type(task.func.__self__).__qualname__}, that the journal cannot keep; make it "
-                "a function that is given plain data, or declare it with durable=False"
-            )
-        call, record.args, record.kwargs = codec_of(task).encode(record.args, record.kwargs)
-        if len(call) > self._journal.max_payload:
-            raise NotSerializable(
-                f"the arguments of task {task.name} take {len(call)} bytes as JSON, and the "
-                f"limit is {self._journal.max_payload} (max_payload=); store large data "
-                "elsewhere, and give the task its name"
-            )
-        options = None
-        if declared is None or declared.options is not task.options:
-            changes = difference(task.options, declared.options if declared else task.options)
-            options = _encode(changes).decode() if changes else None
-        record.kept = Kept(call, options)
+        call = self._write_call(record)
+        record.kept = Kept(call, changes_of(task, declared))
         key = task.options.key
         if key is not None:
             holder = self._registry.hold_key(key, record)
@@ -185,6 +181,27 @@ class Keeper:
         record.become(new_id(record.queued_at))
         self.held[record.id] = record
         return record
+
+    def _write_call(self, record: JobRecord) -> str:
+        """Return the call of a record as JSON, and give it the arguments that come back."""
+        task = record.task
+        if isinstance(task.func, MethodType):
+            raise NotSerializable(
+                f"task {task.name} is bound to an object, of type "
+                f"{type(task.func.__self__).__qualname__}, that the journal cannot keep; make it "
+                "a function that is given plain data, or declare it with durable=False"
+            )
+        if isinstance(task, NativeTask) and self._link is not None:
+            call = self._link.engine.encode_native(task.name, record.args, record.kwargs)
+        else:
+            call, record.args, record.kwargs = codec_of(task).encode(record.args, record.kwargs)
+        if len(call) > self._journal.max_payload:
+            raise NotSerializable(
+                f"the arguments of task {task.name} take {len(call)} bytes as JSON, and the "
+                f"limit is {self._journal.max_payload} (max_payload=); store large data "
+                "elsewhere, and give the task its name"
+            )
+        return call
 
     def save(self, tasks: BackgroundTasks, loop: asyncio.AbstractEventLoop) -> Saving:
         """Have the new jobs of a collector written; the receipt tells when they are (J1)."""
@@ -238,6 +255,10 @@ class Keeper:
             with contextlib.suppress(RuntimeError):  # the loop was closed
                 self.claims.host.loop.call_soon_threadsafe(self._follow, record, winner)
 
+    def _refused(self, id: str, reason: str) -> None:
+        """Tell of a job that the engine will never take, and for which no response waits."""
+        logger.error("job %s is lost, as it cannot be handed over: %s", id, reason)
+
     def _follow(self, record: JobRecord, winner: str) -> None:
         if record.finished_at is None:
             self._let_go(record)
@@ -279,6 +300,13 @@ class Keeper:
         elif kept.returned != record.run:
             limit = self._journal.max_payload
             self._writer.mark(success_of(record, record.value, record.finished_at, limit))
+        self.claims.claim_if_room()
+
+    def hand_over(self, record: JobRecord) -> None:
+        """Have it written that an engine has a job now."""
+        assert self._link is not None  # noqa: S101 - there is an engine
+        self._writer.mark(Handover(record.id, self._link.engine.name, time.time()))
+        self._let_go(record)
         self.claims.claim_if_room()
 
     def dropped(self, record: JobRecord) -> None:

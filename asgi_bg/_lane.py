@@ -212,10 +212,13 @@ class Lane:
             self._waiter.set_result(None)
 
 
-def run_apart(dispatcher: Dispatcher, records: list[JobRecord]) -> None:
+def run_apart(dispatcher: Dispatcher, records: list[JobRecord]) -> BackgroundTasks:
     """Run jobs that have left their request, or never had one here, as those of one.
 
     They get a collector of their own, so that they can add more as any running job can (M8).
+
+    Returns:
+        That collector.
     """
     tasks = BackgroundTasks(dispatcher)
     for record in records:
@@ -225,3 +228,4 @@ def run_apart(dispatcher: Dispatcher, records: list[JobRecord]) -> None:
     if records[-1].kept is not None and dispatcher.ordered:
         tasks.former = (records[-1].id, records[-1].task.options.priority)
     Lane(dispatcher, tasks).run(records)
+    return tasks

@@ -44,7 +44,7 @@ _OUR_DIRECTORY = str(Path(__file__).parent)
 class Home(Protocol):
     """Who admitted a job and looks after it.
 
-    Every method but `result_of` may be called from any thread.
+    Every method but `result_of` and `info_of` may be called from any thread.
     """
 
     owner: str
@@ -77,6 +77,10 @@ class Home(Protocol):
 
     async def result_of(self, id: str, timeout: float | None) -> Any:
         """Wait for the end of a job that is kept in a journal, whoever runs it."""
+        ...
+
+    async def info_of(self, id: str) -> JobInfo:
+        """Return what is known of a job that is kept in a journal, whoever runs it."""
         ...
 
 
@@ -152,12 +156,15 @@ class JobRecord(Job):
         finished_at: When it ended; None as long as it has not, which is how to ask.
         lane: Where the jobs of its request wait for its end; None once it has left it.
         kept: What belongs to a job that is kept in a journal; None for other jobs.
+        brought: For a job that an engine has brought, which sees to its retries: told when the
+            attempt is over, with the seconds after which it is to be tried again, or None.
     """
 
     __slots__ = (
         "_id",
         "args",
         "attempt",
+        "brought",
         "context",
         "error",
         "exception",
@@ -233,6 +240,7 @@ class JobRecord(Job):
         self.timer: asyncio.TimerHandle | None = None
         self.lane: Follower | None = None
         self.kept: Kept | None = None
+        self.brought: asyncio.Future[float | None] | None = None
         self._id: str | None = None
 
     def become(self, id: str) -> None:
@@ -285,6 +293,8 @@ class JobRecord(Job):
 
     async def info(self) -> JobInfo:
         """Return what is known of the job now."""
+        if self.is_away and self.finished_at is None:
+            return await self.home.info_of(self.id)
         return self.snapshot()
 
     def snapshot(self) -> JobInfo:

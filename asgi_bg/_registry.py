@@ -22,6 +22,7 @@ class Registry:
             keeps that order and forgets in constant time, from any thread.
         finished: The last ones that have, in the order they did.
         ended: How many ever have, by how.
+        handed_over: How many were handed over to an engine.
     """
 
     def __init__(self, history: int) -> None:
@@ -31,6 +32,7 @@ class Registry:
         self._named: WeakValueDictionary[str, JobRecord] = WeakValueDictionary()
         self._keys: WeakValueDictionary[str, JobRecord] = WeakValueDictionary()
         self._lock = threading.Lock()
+        self.handed_over = 0
         self.ended = {status: 0 for status in JobStatus if status.is_final}
 
     def hold_key(self, key: str, record: JobRecord) -> JobRecord:

@@ -9,16 +9,18 @@ from typing import Any
 import msgspec
 
 from asgi_bg._job import JobInfo, JobStatus, LogLine, as_instant
-from asgi_bg._options import apply
+from asgi_bg._options import apply, difference
 from asgi_bg._record import JobRecord, Kept
 from asgi_bg._task import Task, declared_task
+from asgi_bg.engines.base import Message, Native, NativeTask, Report
 from asgi_bg.exceptions import NotSerializable
-from asgi_bg.journal.base import Change, JobRow, Mark, Success
+from asgi_bg.journal.base import Change, JobRow, Mark, NewJob, Success
 from asgi_bg.journal.codec import codec_of
 
 logger = logging.getLogger("asgi_bg")
 
 _encode = msgspec.json.Encoder().encode
+_NATIVE = "native"
 
 
 def info_of(row: JobRow) -> JobInfo:
@@ -36,16 +38,55 @@ def info_of(row: JobRow) -> JobInfo:
         queued_at=as_instant(row.queued_at),
         run_after=None if row.run_after is None else as_instant(row.run_after),
         started_at=None if row.started_at is None else as_instant(row.started_at),
-        finished_at=None if row.finished_at is None else as_instant(row.finished_at),
+        finished_at=as_instant(row.finished_at) if row.finished_at and is_final else None,
         progress=row.progress,
-        message=row.message,
+        message=row.message if row.engine is None else "handed over",
         result=_result_in(row, task) if is_final else None,
         error=row.error,
         traceback=row.traceback,
         durable=True,
-        owner=row.owner,
+        owner=row.owner if row.engine is None else f"engine:{row.engine}",
         logs=_logs_in(row),
+        handed_over_at=(
+            as_instant(row.finished_at) if row.engine is not None and row.finished_at else None
+        ),
     )
+
+
+def handed_over(info: JobInfo, engine: str) -> JobInfo:
+    """Return what is known of a job right after it was handed over."""
+    return msgspec.structs.replace(
+        info,
+        message="handed over",
+        owner=f"engine:{engine}",
+        handed_over_at=as_instant(time.time()),
+    )
+
+
+def followed(info: JobInfo, report: Report) -> JobInfo:
+    """Return what is known of a job that was handed over, by what its engine tells (E5)."""
+    started, finished = report.started_at, report.finished_at
+    return msgspec.structs.replace(
+        info,
+        status=report.status,
+        attempt=report.attempt,
+        started_at=None if started is None else as_instant(started),
+        finished_at=None if finished is None else as_instant(finished),
+        progress=report.progress,
+        message=report.message or info.message,
+        result=_result_of(report, declared_task(info.task)),
+        error=report.error,
+        traceback=report.traceback,
+    )
+
+
+def _result_of(report: Report, task: Task[..., Any] | None) -> Any:
+    if task is None or report.result is None:
+        return report.result
+    try:
+        return codec_of(task).decode_result(_encode(report.result).decode())
+    except (TypeError, ValueError):
+        return report.result
 
 
 def task_of(row: JobRow) -> Task[..., Any]:
@@ -55,17 +96,74 @@ def task_of(row: JobRow) -> Task[..., Any]:
         LookupError: No task of that name is declared in this process (J8).
         TypeError, ValueError: Its options do not fit (any more).
     """
-    task = declared_task(row.task)
+    return _task_by(row.task, row.options, row.priority)
+
+
+def _task_by(name: str, changed: str | None, priority: int) -> Task[..., Any]:
+    changes: dict[str, object] = {} if changed is None else msgspec.json.decode(changed)
+    if _NATIVE in changes:
+        return NativeTask(Native(name, msgspec.convert(changes[_NATIVE], dict[str, Any])))
+    task = declared_task(name)
     if task is None:
         raise LookupError(
-            f"no task {row.task!r} is declared here: it was renamed or removed, or its module "
+            f"no task {name!r} is declared here: it was renamed or removed, or its module "
             "has not been imported; retry the job when it is back"
         )
-    changes: dict[str, object] = {} if row.options is None else msgspec.json.decode(row.options)
-    if not changes and row.priority == task.options.priority:
+    if not changes and priority == task.options.priority:
         return task
-    options = apply(task.options, changes, row.priority)
+    options = apply(task.options, changes, priority)
     return Task(task.func, name=task.name, options=options, declared=True)
+
+
+def message_of(record: JobRecord) -> Message:
+    """Return a job as it is sent to an engine."""
+    return _message(
+        record.task,
+        id=record.id,
+        call=kept_of(record).call,
+        changes=kept_of(record).options,
+        queued_at=record.queued_at,
+        run_after=record.run_after,
+        priority=record.task.options.priority,
+    )
+
+
+def message_of_job(job: NewJob) -> Message:
+    """Return a new job as it is sent to an engine.
+
+    Raises:
+        LookupError: No task of its name is declared any more.
+    """
+    return _message(
+        _task_by(job.task, job.options, job.priority),
+        id=job.id,
+        call=job.call,
+        changes=job.options,
+        queued_at=job.queued_at,
+        run_after=job.run_after,
+        priority=job.priority,
+    )
+
+
+def _message(task: Task[..., Any], *, changes: str | None, **fields: Any) -> Message:
+    native = task.native.options if isinstance(task, NativeTask) else None
+    return Message(
+        task=task.name,
+        changes=changes if native is None else None,
+        native=native,
+        options=task.options,
+        **fields,
+    )
+
+
+def changes_of(task: Task[..., Any], declared: Task[..., Any] | None) -> str | None:
+    """Return as JSON what is kept of a job's options: how they differ from the declared ones."""
+    if isinstance(task, NativeTask):
+        return _encode({_NATIVE: task.native.options}).decode()
+    if declared is not None and declared.options is task.options:
+        return None
+    changes = difference(task.options, declared.options if declared else task.options)
+    return _encode(changes).decode() if changes else None
 
 
 def _options_of(task: Task[..., Any], row: JobRow) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 
 from asgi_bg._collector import BackgroundTasks, collecting
+from asgi_bg._consumer import Consumer
 from asgi_bg._execution.threads import ThreadPool
 from asgi_bg._job import Job, JobInfo, JobStatus
 from asgi_bg._keeper import Keeper
@@ -22,6 +23,9 @@ from asgi_bg._record import JobRecord
 from asgi_bg._registry import Registry
 from asgi_bg._scheduler import Limits, Scheduler
 from asgi_bg._task import P
+from asgi_bg.engines._direct import DirectJournal
+from asgi_bg.engines._link import Link
+from asgi_bg.engines.base import Engine
 from asgi_bg.events import EventHandler, Events
 from asgi_bg.journal.base import Journal
 
@@ -46,6 +50,7 @@ class RunnerOptions(TypedDict, total=False):
     history: int
     on_event: EventHandler | Iterable[EventHandler]
     journal: str | PathLike[str] | Journal | None
+    engine: Engine | None
 
 
 def runner_from(runner: Runner | None, options: RunnerOptions) -> Runner:
@@ -75,6 +80,7 @@ class RunnerStats(TypedDict):
         running: Attempts under way in this process.
         succeeded, failed, cancelled: Jobs that have ended so since the runner was made.
         threads: Worker threads alive, busy and idle.
+        handed_over: Jobs that were handed over to the engine since the runner was made.
     """
 
     queued: int
@@ -83,6 +89,7 @@ class RunnerStats(TypedDict):
     failed: int
     cancelled: int
     threads: int
+    handed_over: int
 
 
 class Runner:
@@ -104,6 +111,8 @@ class Runner:
 
     Args:
         journal: Where jobs of declared tasks are kept: the path of a file, or a `Journal`.
+        engine: Who runs the jobs of declared tasks, in place of this process (E1): they are handed
+            over to it, by way of the journal if there is one.
         max_jobs: How many jobs may run at once.
         max_threads: How many worker threads there may be, for plain functions; they are the
             runner's own and take none from the app (R1).
@@ -118,6 +127,9 @@ class Runner:
         history: How many finished jobs are remembered.
         on_event: A function, or several, called with each `JobEvent` (R9).
 
+    Attributes:
+        consumes: Whether `start` makes this process work the engine's queue too.
+
     Raises:
         TypeError, ValueError: An argument does not fit; the message says what would.
     """
@@ -126,6 +138,7 @@ class Runner:
         self,
         *,
         journal: str | PathLike[str] | Journal | None = None,
+        engine: Engine | None = None,
         max_jobs: int = 1000,
         max_threads: int = 40,
         max_processes: int | None = None,
@@ -150,10 +163,19 @@ class Runner:
         self._registry = Registry(history)
         self._threads = ThreadPool(max_threads)
         self._events = Events(on_event)
+        self._link: Link | None = None
+        self._consumer: Consumer | None = None
+        if engine is not None:
+            self._link = Link(_as_engine(engine))
+            self._consumer = Consumer(engine, self, max_jobs, drain_timeout)
         self._keeper: Keeper | None = None
-        if journal is not None:
+        kept = None if journal is None else _as_journal(journal)
+        if kept is None and self._link is not None:
+            kept = DirectJournal(self._link)
+        if kept is not None:
             window = min(2 * max_jobs, max(max_queued, 2))
-            self._keeper = Keeper(_as_journal(journal), self._registry, window, ordered=ordered)
+            self._keeper = Keeper(kept, self._registry, window, ordered=ordered, link=self._link)
+        self.consumes = engine is not None and engine.consume
         self._schedulers: dict[asyncio.AbstractEventLoop, Scheduler] = {}
         self._last_used: Scheduler | None = None
 
@@ -177,6 +199,8 @@ class Runner:
                 await self._close(scheduler)
                 raise
         scheduler.is_supervised = True
+        if self._consumer is not None and self.consumes:
+            self._consumer.start()
 
     async def drain(self, timeout: float | None = None) -> bool:
         """Wait until nothing is ready, running or waiting for a retry.
@@ -226,6 +250,8 @@ class Runner:
         Returns:
             Whether that took no more than ``timeout`` seconds.
         """
+        if self._consumer is not None:
+            self._consumer.stop()
         if self._keeper is not None and len(self._schedulers) < 2:
             self._keeper.claims.stop_claiming()
             self.scheduler().leave_waiting_behind()
@@ -244,6 +270,8 @@ class Runner:
             await scheduler.cancel_all(unfinished, "cancelled at shutdown")
 
     async def _close(self, scheduler: Scheduler) -> None:
+        if self._consumer is not None:
+            await self._consumer.aclose()
         scheduler.close()
         self._schedulers.pop(scheduler.loop, None)
         if self._keeper is not None and self._schedulers:
@@ -253,6 +281,8 @@ class Runner:
             self._threads.close()
             if self._keeper is not None:
                 await self._keeper.close()
+            if self._link is not None:
+                await self._link.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -279,21 +309,29 @@ class Runner:
 
     # Adding jobs.
 
-    async def add_task(self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Job:
+    @overload
+    async def add_task(
+        self, func: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job: ...
+    @overload
+    async def add_task(self, func: str, /, *args: Any, **kwargs: Any) -> Job: ...
+    async def add_task(self, func: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Job:
         """Queue a call of ``func`` outside of any request; it may start at once.
 
         Arguments, result and errors are those of `BackgroundTasks.add_task`. The job may
         add more with `asgi_bg.add_task`; they run after it. A job of a declared task is on
-        disk when this returns, where there is a journal.
+        disk when this returns, where there is a journal, or with the engine where there is none.
 
         Raises:
             JournalError: It cannot be written, and will not run (J2).
+            EngineError: The engine did not acknowledge it in time (E1), or lacks what the task
+                asks for (E5).
         """
         scheduler = self.scheduler()
         tasks = BackgroundTasks(scheduler)
         token = collecting.set(tasks)
         try:
-            job = tasks.add_task(func, *args, **kwargs)
+            job = tasks.add_task(cast("Callable[..., Any]", func), *args, **kwargs)
         finally:
             collecting.reset(token)
         if tasks.unsaved is not None:
@@ -324,10 +362,23 @@ class Runner:
             for other in [known for known in self._schedulers if known.is_closed()]:
                 self._schedulers.pop(other).abandon()
             found = Scheduler(
-                self._limits, self._registry, self._threads, self._events, self._keeper
+                self._limits,
+                self._registry,
+                self._threads,
+                self._events,
+                self._keeper,
+                self._link,
             )
             self._schedulers[loop] = found
         return found
+
+    async def perform(self, name: str, envelope: Mapping[str, Any], attempt: int) -> Any:
+        """Run one attempt of a job that an engine has brought; for engines.
+
+        It is run under the limits of this runner, and waited for; see
+        `asgi_bg.engines.Performer.perform`.
+        """
+        return await self.scheduler().perform(name, envelope, attempt)
 
     # Looking after jobs.
 
@@ -460,7 +511,16 @@ class Runner:
             failed=ended[JobStatus.failed],
             cancelled=ended[JobStatus.cancelled],
             threads=self._threads.alive,
+            handed_over=self._registry.handed_over,
         )
+
+
+def _as_engine(engine: object) -> Engine:
+    if not isinstance(engine, Engine):
+        raise TypeError(
+            f"engine must be an asgi_bg.engines.Engine, such as ArqEngine(...), got {engine!r}"
+        )
+    return engine
 
 
 def _as_journal(journal: object) -> Journal:

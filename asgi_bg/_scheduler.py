@@ -9,10 +9,11 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from asgi_bg import events
 from asgi_bg._collector import BackgroundTasks
@@ -26,6 +27,7 @@ from asgi_bg._job import (
     Failed,
     Interrupted,
     Job,
+    JobInfo,
     JobStatus,
     Outcome,
     Retry,
@@ -35,13 +37,17 @@ from asgi_bg._keeper import Keeper, Saving
 from asgi_bg._lane import Lane, run_apart
 from asgi_bg._logs import keep_logs
 from asgi_bg._messages import extras, log_failure, log_unfinished, name_all
-from asgi_bg._record import NO_KEYWORDS, JobRecord
+from asgi_bg._perform import perform
+from asgi_bg._record import NO_KEYWORDS, JobRecord, failure_of
 from asgi_bg._registry import Registry
 from asgi_bg._retry import judge
-from asgi_bg._rows import kept_of
+from asgi_bg._rows import handed_over, kept_of, message_of
 from asgi_bg._slots import Slots
-from asgi_bg._task import Task, declared_task
-from asgi_bg.exceptions import QueueFull
+from asgi_bg._task import Task, as_task, declared_task
+from asgi_bg.engines._link import Link
+from asgi_bg.engines._outbox import Outbox
+from asgi_bg.engines.base import NativeTask
+from asgi_bg.exceptions import EngineError, QueueFull
 
 if TYPE_CHECKING:
     from asgi_bg._execution.processes import ProcessPool
@@ -86,6 +92,7 @@ class Scheduler:
         threads: ThreadPool,
         told: events.Events,
         keeper: Keeper | None,
+        link: Link | None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.owner = f"pid:{os.getpid()}"
@@ -96,6 +103,12 @@ class Scheduler:
         self._registry = registry
         self._events = told
         self._keeper = keeper
+        self._link = link
+        self.forwards = link is not None
+        self.task_of: Callable[[Any], Task[..., Any]] = (
+            as_task if link is None else self._task_or_native
+        )
+        self._outbox: Outbox | None = None
         self._slots = Slots(limits.max_jobs, self._start, self._resume, self.loop.call_soon)
         self._coroutines = Coroutines(self.loop, self._settle)
         self._functions = Functions(self.loop, threads, self._settle)
@@ -106,10 +119,22 @@ class Scheduler:
         self._holds = 0
         self._drained: list[asyncio.Future[None]] = []
         keep_logs()
+        if link is not None:
+            link.attach(self.loop)
+            if keeper is not None and keeper.has_disk:
+                self._outbox = Outbox(link, self, message_of)
         if keeper is not None:
             keeper.attach(Intake(self, keeper, registry, told))
 
     # Admission.
+
+    def _task_or_native(self, func: Any) -> Task[..., Any]:
+        """Return the task that something is, which may be one of the engine's own (E4)."""
+        if type(func) is not FunctionType and not isinstance(func, Task):
+            native = self.link.engine.native(func)
+            if native is not None:
+                return NativeTask(native)
+        return as_task(cast("Callable[..., Any]", func))
 
     def admit(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -119,6 +144,7 @@ class Scheduler:
         Raises:
             QueueFull: ``max_queued`` jobs wait (R8); not of jobs that are kept in a journal.
             NotSerializable: The call is to be kept or made elsewhere, and cannot be.
+            EngineError: The engine lacks what the task asks for (E5).
         """
         if task.is_durable and self._keeper is not None:
             return self._admit_kept(task, args, kwargs)
@@ -143,18 +169,32 @@ class Scheduler:
     def _admit_kept(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Job, JobRecord | None]:
+        if self._link is not None:
+            self._check_for(self._link, task)
         record = JobRecord(task, args, kwargs, copy_context(), self)
         holder = self.keeper.keep(record, declared_task(task.name))
         if holder is not record:
             return holder, None
         try:
             if task.is_special:
-                self.prepare(record)
+                if self._link is None:
+                    self.prepare(record)
+                else:
+                    record.run_after = _due(record)
         except BaseException:
             self.keeper.dropped(record)
             self._registry.free_key(record)
             raise
         return self._enter(record)
+
+    def _check_for(self, link: Link, task: Task[..., Any]) -> None:
+        if not isinstance(task, NativeTask):
+            link.engine.check(task)
+        if task.options.key is not None and self._outbox is None:
+            raise EngineError(
+                f"task {task.name} asks for key=, which needs a journal beside the engine "
+                f"{link.engine.name}; give the runner one, with journal="
+            )
 
     def _enter(self, record: JobRecord) -> tuple[Job, JobRecord]:
         self._registry.unfinished[record] = None
@@ -167,10 +207,7 @@ class Scheduler:
         task = record.task
         if task.place == "process":
             record.packed = self._process_pool().pack(task, record.args, record.kwargs)
-        if task.options.delay is not None:
-            record.run_after = record.queued_at + task.options.delay
-        elif task.options.run_at is not None:
-            record.run_after = task.options.run_at.timestamp()
+        record.run_after = _due(record)
 
     def _process_pool(self) -> ProcessPool:
         if self._processes is None:
@@ -205,6 +242,12 @@ class Scheduler:
         assert self._keeper is not None  # noqa: S101 - it has made them what they are
         return self._keeper
 
+    @property
+    def link(self) -> Link:
+        """The way to the engine, for jobs that are handed over to it."""
+        assert self._link is not None  # noqa: S101 - there is one, or no such job
+        return self._link
+
     def save(self, tasks: BackgroundTasks) -> Saving:
         """Have the new jobs of a collector written, before a response goes on (J1)."""
         return self.keeper.save(tasks, self.loop)
@@ -232,15 +275,69 @@ class Scheduler:
         """Wait for the end of a job that is kept, whoever runs it."""
         return await self.keeper.archive.result(id, timeout)
 
+    async def info_of(self, id: str) -> JobInfo:
+        """Return what is known of a job that is kept, whoever runs it."""
+        return await self.keeper.archive.info(id)
+
+    async def forwarded(self) -> None:
+        """Wait until the jobs of this loop were handed over, or the engine is away."""
+        if self._outbox is not None:
+            await self._outbox.settled()
+
+    async def written(self) -> None:
+        """Wait until all jobs that were added so far are kept."""
+        if self._keeper is not None:
+            await self._keeper.archive.written()
+
     def send_away(self, record: JobRecord) -> None:
-        """Let a job follow, in the journal, the one of its request that was given back."""
+        """Let a job wait in the journal, for this process or another one."""
         self.keeper.give_back(record)
+
+    # The way of a job to an engine, and from one.
+
+    def _forward(self, record: JobRecord) -> None:
+        if self._outbox is None:
+            self.handed_over([record])  # it was acknowledged before its response went on
+        elif self.keeper.has_room_for(record):
+            self._outbox.add(record)
+
+    def handed_over(self, records: Sequence[JobRecord]) -> None:
+        """Let go of jobs that the engine has now."""
+        for record in records:
+            if record.finished_at is None and not record.is_away:
+                self.keeper.hand_over(record)
+                self._registry.handed_over += 1
+                if self._events.handlers:
+                    engine = self.link.engine.name
+                    self._events.tell(events.HANDED_OVER, handed_over(record.snapshot(), engine))
+
+    def refused(self, record: JobRecord, reason: str) -> None:
+        """Fail a job that the engine will never take."""
+        if record.finished_at is None and not record.is_away:
+            engine = self.link.engine.name
+            error = EngineError(f"the engine {engine} does not take the job: {reason}")
+            record.fail(failure_of(error))
+            self._end(record, JobStatus.failed, events.FAILED)
+            logger.error(
+                "task %s cannot be handed over: %s (job %s)",
+                record.task_name,
+                error,
+                record.id,
+                extra=extras(record),
+            )
+
+    async def perform(self, name: str, envelope: Mapping[str, Any], attempt: int) -> Any:
+        """Run one attempt of a job that an engine brings; see `asgi_bg.engines.Performer`."""
+        return await perform(self, self._registry, name, envelope, attempt)
 
     # The way of a job: submitted or put off, started, settled.
 
     def submit(self, record: JobRecord) -> bool:
         """Start a job as soon as there is room; False if it has ended, or is put off."""
         if record.finished_at is not None or record.is_away:
+            return False
+        if record.kept is not None and self.forwards:
+            self._forward(record)
             return False
         if record.run_after is not None and record.run_after > time.time():
             if record.kept is None or self.keeper.may_wait_here(record):
@@ -326,7 +423,7 @@ class Scheduler:
         match outcome:
             case Retry(delay, failure):
                 record.fail(failure)
-                self._wait_for_retry(record, delay)
+                self._leave_for_retry(record, delay)
             case Failed(exception):
                 record.fail(outcome)
                 self._end(record, JobStatus.failed, events.FAILED)
@@ -347,10 +444,13 @@ class Scheduler:
         is_in_thread = record.task.place == "thread" and record.is_in_thread
         self.keeper.give_back(record, is_stuck=is_in_thread and record.given_up == record.run)
 
-    def _wait_for_retry(self, record: JobRecord, delay: float) -> None:
+    def _leave_for_retry(self, record: JobRecord, delay: float) -> None:
         record.status = JobStatus.queued
         record.run_after = time.time() + delay
-        if record.kept is None or self.keeper.put_off(record):
+        if record.brought is not None:
+            self._registry.unfinished.pop(record, None)
+            self._tell_bringer(record, delay)
+        elif record.kept is None or self.keeper.put_off(record):
             self.hold()
             record.timer = self.loop.call_later(delay, self._retry, record)
         logger.warning(
@@ -383,6 +483,8 @@ class Scheduler:
     def _end(self, record: JobRecord, status: JobStatus, event: str) -> None:
         record.end(status)
         self._registry.finish(record)
+        if record.brought is not None:
+            self._tell_bringer(record, None)
         if record.kept is not None:
             if event is events.DROPPED:
                 self.keeper.dropped(record)
@@ -390,6 +492,11 @@ class Scheduler:
                 self.keeper.ended(record)
         if self._events.handlers:
             self._events.emit(event, record)
+
+    def _tell_bringer(self, record: JobRecord, delay: float | None) -> None:
+        brought, record.brought = record.brought, None
+        if brought is not None and not brought.done():
+            brought.set_result(delay)
 
     # What jobs tell, from any thread.
 
@@ -550,7 +657,9 @@ class Scheduler:
             self._leave(record)
 
     def leave_waiting_behind(self) -> None:
-        """Give those jobs back that are kept and wait for their instant, before a shutdown."""
+        """Give those jobs back that are kept and wait for long, before a shutdown."""
+        if self._outbox is not None:
+            self._outbox.finish()
         for record in self.unfinished():
             if record.timer is not None and not record.has_slot and record.kept is not None:
                 self._leave_behind(record)
@@ -574,6 +683,8 @@ class Scheduler:
     def close(self) -> None:
         """Let go of what serves the jobs; none may be left."""
         self.is_supervised = False
+        if self._outbox is not None:
+            self._outbox.close()
         self._coroutines.close()
         if self._processes is not None:
             self._processes.close()
@@ -598,6 +709,14 @@ class Scheduler:
         except RuntimeError:
             # The loop is closed, and with it ended what it was to be told about.
             logger.debug("an event loop was closed before its jobs had all returned")
+
+
+def _due(record: JobRecord) -> float | None:
+    """Return before when a new job may not start, in seconds since the epoch."""
+    options = record.task.options
+    if options.delay is not None:
+        return record.queued_at + options.delay
+    return None if options.run_at is None else options.run_at.timestamp()
 
 
 def _raise(exception: BaseException) -> None:

@@ -284,6 +284,18 @@ def _declare_as(name: str, task: Task[..., Any]) -> None:
             "jobs that are kept find their task by its name, so give one of them another"
         )
     _declared[name] = task
+    for listener in _listeners:
+        listener(task)
+
+
+_listeners: list[Callable[[Task[..., Any]], object]] = []
+
+
+def on_declared(listener: Callable[[Task[..., Any]], object]) -> None:
+    """Call a function with every task that has been declared so far, and will be."""
+    _listeners.append(listener)
+    for task in tuple(_declared.values()):
+        listener(task)
 
 
 def declared_task(name: str) -> Task[..., Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "AsgiBgError",
+    "EngineError",
     "JobFailed",
     "JobNotFound",
     "JournalError",
@@ -39,6 +40,15 @@ class JournalError(AsgiBgError):
 
     Out of ``send`` it means that a job of this response could not be written, so nothing was
     promised, and the job will not run.
+    """
+
+
+class EngineError(AsgiBgError):
+    """An engine cannot do what it was asked to; the message says what stands in the way.
+
+    Out of ``add_task`` it means that the engine does not support what the task asks for (E5).
+    Out of ``send``, where there is no journal, that it did not acknowledge a job of this
+    response in time, so nothing was promised (E1).
     """
 
 

@@ -9,11 +9,12 @@ from asgi_bg._keeper import Saving
 from asgi_bg._lane import Gate, Lane
 from asgi_bg._lifespan import Lifespan, Serving
 from asgi_bg._options import check_run_on
+from asgi_bg._record import JobRecord
 from asgi_bg._response import ENDED, FAILED, SUCCEEDED, Response
 from asgi_bg._runner import Runner, RunnerOptions, runner_from
 from asgi_bg._scheduler import Scheduler
 from asgi_bg._types import AnyASGIApp, ASGIApp, Receive, RunOn, Scope, Send
-from asgi_bg.exceptions import JournalError
+from asgi_bg.exceptions import EngineError, JournalError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -63,6 +64,7 @@ class BackgroundTaskMiddleware:
             raise TypeError(f"app must be an ASGI application, got {app!r}")
         check_run_on(run_on)
         self.app = cast("ASGIApp", app)
+        self.run_on: RunOn = run_on
         self.runner = runner_from(runner, runner_options)
         self.gates: dict[frozenset[RunOn], Gate] = {
             permitted: (permitted, run_on) for permitted in (FAILED, ENDED, SUCCEEDED)
@@ -111,6 +113,7 @@ class BackgroundTaskMiddleware:
                 serving.count -= 1
             if lane is not None and not scheduler.is_supervised:
                 await lane.finished()
+                await scheduler.forwarded()
 
 
 class _Exchange(Response):
@@ -173,11 +176,12 @@ class _Exchange(Response):
         Every message of this response that comes meanwhile waits here too.
 
         Raises:
-            JournalError: It cannot be written. The jobs are dropped, as nothing may be
-                promised now (J2).
+            JournalError, EngineError: It cannot be written, or handed over. The jobs are
+                dropped, as nothing may be promised now (J2).
         """
         while self.is_held:
             if self._tasks.unsaved is not None:
+                self._drop_unwanted(self._tasks.unsaved)
                 self._receipts = (*self._receipts, self._scheduler.save(self._tasks))
             if not self._receipts:
                 self.is_held = False
@@ -187,12 +191,20 @@ class _Exchange(Response):
             receipt = self._receipts[0]
             try:
                 await receipt.written()
-            except JournalError as exc:
+            except (JournalError, EngineError) as exc:
                 self._scheduler.refuse(receipt, str(exc))
                 raise
             finally:
                 if receipt.is_over:
                     self._receipts = tuple(r for r in self._receipts if r is not receipt)
+
+    def _drop_unwanted(self, records: list[JobRecord]) -> None:
+        """Drop jobs that the status is against (M5), before somebody else has them."""
+        if self.status is not None and self.status >= 400:
+            default = self._middleware.run_on
+            unwanted = [r for r in records if (r.task.options.run_on or default) == "success"]
+            if unwanted:
+                self._scheduler.drop(unwanted)
 
     def on_end(self) -> None:
         """Give the app its time to return."""

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 
 from asgi_bg.journal._text import text_of
-from asgi_bg.journal.base import Batch, Change, Mark, NewJob, Success
+from asgi_bg.journal.base import Batch, Change, Handover, Mark, NewJob, Success
 
-_SIZE_OF = {kind: len(kind.__struct_fields__) for kind in (NewJob, Success, Change)}
+_KIND_OF: dict[int, type[NewJob | Mark]] = {
+    len(kind.__struct_fields__): kind for kind in (NewJob, Success, Change, Handover)
+}
 
 
 def entry_of(item: Mark | NewJob) -> bytes:
@@ -33,13 +35,12 @@ def batch_of(noted: list[bytes]) -> Batch:
                 for gone in msgspec.convert(fields[0], list[str]):
                     added.pop(gone, None)
                     marks.pop(gone, None)
-            elif len(fields) == _SIZE_OF[NewJob]:
-                job = msgspec.convert(fields, NewJob)
-                added[job.id] = job
+                continue
+            item: NewJob | Mark = msgspec.convert(fields, _KIND_OF[len(fields)])
+            if isinstance(item, NewJob):
+                added[item.id] = item
             else:
-                kind: type[Mark] = Success if len(fields) == _SIZE_OF[Success] else Change
-                mark = msgspec.convert(fields, kind)
-                marks[mark.id] = mark
-        except ValueError:
+                marks[item.id] = item
+        except (ValueError, KeyError):
             continue  # damaged
     return Batch(list(added.values()), list(marks.values()))

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from asgi_bg.exceptions import JournalError
-from asgi_bg.journal.base import Batch, Journal, Mark, NewJob
+from asgi_bg.exceptions import EngineError, JournalError
+from asgi_bg.journal.base import Batch, Journal, Mark, NewJob, Unwritable
 
 logger = logging.getLogger("asgi_bg")
 
@@ -39,7 +39,7 @@ class Receipt:
     def __init__(self, jobs: list[NewJob], loop: asyncio.AbstractEventLoop) -> None:
         self.jobs = jobs
         self.is_written = False
-        self.error: JournalError | None = None
+        self.error: JournalError | EngineError | None = None
         self._loop = loop
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -47,7 +47,7 @@ class Receipt:
         """Wait until the jobs are on disk.
 
         Raises:
-            JournalError: They cannot be written.
+            JournalError, EngineError: They cannot be written, or handed over.
         """
         if not self.is_written and self.error is None:
             waiter: asyncio.Future[None] = self._loop.create_future()
@@ -55,7 +55,7 @@ class Receipt:
             await waiter
         if self.error is not None:
             # A new one each time, as several may raise it.
-            raise JournalError(str(self.error)) from self.error.__cause__
+            raise type(self.error)(str(self.error)) from self.error.__cause__
 
     @property
     def is_over(self) -> bool:
@@ -84,6 +84,8 @@ class Writer:
         tick: Called in the thread a few times a second, to look after the journal.
         lost_key: Called in the thread with the ids of a new job and of the one that had
             its key.
+        refused: Called in the thread with the id of a new job that nobody waits for and that can
+            never be written, and why.
     """
 
     def __init__(
@@ -91,10 +93,12 @@ class Writer:
         journal: Journal,
         tick: Callable[[], None],
         lost_key: Callable[[str, str], None],
+        refused: Callable[[str, str], None],
     ) -> None:
         self._journal = journal
         self._tick = tick
         self._lost_key = lost_key
+        self._refused = refused
         self._lock = threading.Lock()
         self._bell = threading.Lock()
         self._bell.acquire()
@@ -229,7 +233,9 @@ class Writer:
         )
         try:
             twins = self._journal.commit(batch)
-        except JournalError as exc:
+        except Unwritable:
+            self._commit_apart(receipts)
+        except (JournalError, EngineError) as exc:
             self._note_failure(exc)
             for receipt in receipts:
                 receipt.error = exc
@@ -252,7 +258,10 @@ class Writer:
         for part in parts:
             try:
                 self._note_written([], self._journal.commit(part))
-            except JournalError as exc:
+            except Unwritable as exc:
+                for job in part.added:
+                    self._refused(job.id, str(exc))
+            except (JournalError, EngineError) as exc:
                 self._note_failure(exc)
                 self._owe(part)
             except Exception:
@@ -260,7 +269,7 @@ class Writer:
         for receipt in receipts:
             try:
                 twins = self._journal.commit(Batch(added=receipt.jobs))
-            except JournalError as exc:
+            except (JournalError, EngineError) as exc:
                 receipt.error = exc
             except Exception as exc:
                 receipt.error = JournalError(f"the journal refuses the job: {exc}")
@@ -291,7 +300,7 @@ class Writer:
             except RuntimeError:
                 logger.debug("an event loop was closed while its jobs were being written")
 
-    def _note_failure(self, exc: JournalError) -> None:
+    def _note_failure(self, exc: JournalError | EngineError) -> None:
         if not self._is_failing:
             self._is_failing = True
             logger.error("%s", exc)
@@ -299,7 +308,7 @@ class Writer:
     def _note_success(self) -> None:
         if self._is_failing:
             self._is_failing = False
-            logger.warning("the journal %s can be used again", self._journal.path)
+            logger.warning("%s can be used again", self._journal.path)
 
 
 def _nothing() -> None:

@@ -9,12 +9,14 @@ import msgspec
 __all__ = [
     "Batch",
     "Change",
+    "Handover",
     "JobRow",
     "Journal",
     "Mark",
     "NewJob",
     "Orphan",
     "Success",
+    "Unwritable",
 ]
 
 
@@ -86,7 +88,21 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
     is_held: bool
 
 
-Mark: TypeAlias = "Success | Change"
+class Handover(msgspec.Struct, frozen=True, array_like=True):
+    """A job of this process has been handed over to an engine, which runs it (E1).
+
+    Attributes:
+        id: The job.
+        engine: The engine's name.
+        at: When, in seconds since the epoch.
+    """
+
+    id: str
+    engine: str
+    at: float
+
+
+Mark: TypeAlias = "Success | Change | Handover"
 """What a process tells of a job that it holds."""
 
 
@@ -123,6 +139,7 @@ class JobRow(msgspec.Struct, frozen=True):
         error, traceback: What it failed with last, or None.
         logs: Its last log records, as JSON text, or None.
         is_recovered: Whether the process that held it died, and nobody has had it since.
+        engine: The engine that it was handed over to, at ``finished_at``; or None.
     """
 
     id: str
@@ -148,6 +165,7 @@ class JobRow(msgspec.Struct, frozen=True):
     traceback: str | None
     logs: str | None
     is_recovered: bool
+    engine: str | None = None
 
 
 class Orphan(msgspec.Struct, frozen=True):
@@ -163,6 +181,10 @@ class Orphan(msgspec.Struct, frozen=True):
     is_poisonous: bool
 
 
+class Unwritable(Exception):
+    """Something in a batch can never be written, whatever else can; raised by `Journal.commit`."""
+
+
 class Journal(Protocol):
     """Keeps jobs through a crash.
 
@@ -175,6 +197,9 @@ class Journal(Protocol):
     **Ownership.** Between `open` and `close` the journal knows this process as an owner. It
     owns the jobs that it adds with ``is_held`` and those that it claims, until it marks them
     otherwise. Nobody else gets a job that a living process owns, however silent that is (J4).
+
+    A job that was handed over to an engine is queued and nobody's, is over for the journal, and
+    is not counted by `counts`; it is forgotten after a while, as finished ones are.
 
     All methods raise `JournalError` where the journal cannot do its work; the next call may
     well succeed again.

@@ -10,7 +10,7 @@ from asgi_bg.journal.queries import query
 APPLICATION_ID = 0x61736762
 """Says in the file's header whose it is: "asgb"."""
 
-MIGRATIONS: tuple[str, ...] = (query("create"),)
+MIGRATIONS: tuple[str, ...] = (query("create"), query("add_engines"))
 """What leads from each version to the next; the first from an empty file to version 1."""
 
 

@@ -20,7 +20,7 @@ from asgi_bg.journal._file import JournalFile
 from asgi_bg.journal._ownership import DeadOwner, Ownership, find_dead, remove_leftovers
 from asgi_bg.journal._sealing import Sealer
 from asgi_bg.journal._text import rows, stored
-from asgi_bg.journal.base import Batch, Change, JobRow, Mark, NewJob, Orphan, Success
+from asgi_bg.journal.base import Batch, Change, Handover, JobRow, Mark, NewJob, Orphan, Success
 from asgi_bg.journal.queries import query
 
 CRASH_LIMIT = 3
@@ -36,15 +36,16 @@ RETENTION: Mapping[str, float] = {
     "succeeded": 7 * 86_400.0,
     "failed": 30 * 86_400.0,
     "cancelled": 7 * 86_400.0,
+    "handed_over": 7 * 86_400.0,
 }
-"""How long finished jobs are kept by default, in seconds."""
+"""How long jobs that are over are kept by default, in seconds."""
 
 _OLDEST = (3, 37, 0)
 
 _COMMIT = query("commit")
 _SEALED = ("call", "result", "message", "error", "traceback", "logs")
 
-Entry = TypeVar("Entry", bound="NewJob | Success | Change")
+Entry = TypeVar("Entry", bound="NewJob | Success | Change | Handover")
 
 _LAST = 2.8e11  # seconds; what fits into an id
 _POISONOUS = (
@@ -73,8 +74,9 @@ class SQLiteJournal:
         keys: Keys of 16, 24 or 32 bytes, to encrypt arguments, results and errors with
             (AES-GCM, through the package ``cryptography``); the first writes, all read (J10).
         retention: How long finished jobs are kept, in seconds: one number for all, or a
-            mapping from ``"succeeded"``, ``"failed"``, ``"cancelled"`` to numbers or None,
-            which is for ever. Not given, that is 7, 30 and 7 days.
+            mapping from ``"succeeded"``, ``"failed"``, ``"cancelled"``, ``"handed_over"`` (to an
+            engine) to numbers or None, which is for ever. Not given, that is 30 days for
+            failed jobs and 7 for the others.
         max_payload: How many bytes the arguments or the result of one job may take as JSON.
 
     Raises:
@@ -233,6 +235,7 @@ class SQLiteJournal:
                 "keyed": rows([(job.id, job.key) for job in added if job.key is not None]),
                 "succeeded": rows([mark for mark in last.values() if type(mark) is Success]),
                 "changed": rows([mark for mark in last.values() if type(mark) is Change]),
+                "handed": rows([mark for mark in last.values() if type(mark) is Handover]),
                 "dropped": rows(batch.dropped),
             },
         )
@@ -422,7 +425,7 @@ class SQLiteJournal:
         those to forget: each look goes on where the last one stopped.
         """
         values = {
-            "status": status,
+            "status": "queued" if status == "handed_over" else status,
             "after": self._swept.get(status, ""),
             "newest": first_id(min(before + 0.001, _LAST)),
             "limit": limit,
@@ -498,7 +501,9 @@ class SQLiteJournal:
 
 
 def _is_end(mark: Mark | None) -> bool:
-    return type(mark) is Success or (type(mark) is Change and mark.finished_at is not None)
+    if isinstance(mark, Change):
+        return mark.finished_at is not None
+    return mark is not None
 
 
 def _check_retention(

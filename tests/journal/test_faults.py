@@ -558,7 +558,7 @@ def test_a_schema_of_a_newer_version(path: Path) -> None:
     filled(path)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    refused(path, "is of version 99, and this asgi_bg knows versions up to 1; upgrade asgi_bg")
+    refused(path, "is of version 99, and this asgi_bg knows versions up to 2; upgrade asgi_bg")
 
 
 def test_a_newer_version_with_a_wal_that_is_in_use(path: Path) -> None:

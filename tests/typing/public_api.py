@@ -42,11 +42,11 @@ async def adding(tasks: BackgroundTasks, runner: Runner) -> None:
     assert_type(await runner.add_task(asend, "me"), Job)
     tasks.add_task(lambda: asend("me"))
 
-    tasks.add_task(send)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    tasks.add_task(send, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    add_task(asend, "me", "two")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    add_task(send, "me", copy=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    await runner.add_task(send, "me", 2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    tasks.add_task(send)  # type: ignore[call-overload]  # pyright: ignore
+    tasks.add_task(send, 5)  # type: ignore[call-overload]  # pyright: ignore
+    add_task(asend, "me", "two")  # type: ignore[call-overload]  # pyright: ignore
+    add_task(send, "me", copy=2)  # type: ignore[call-arg]  # pyright: ignore
+    await runner.add_task(send, "me", 2)  # type: ignore[call-overload]  # pyright: ignore
 
 
 @task
@@ -71,7 +71,7 @@ def declaring(tasks: BackgroundTasks) -> None:
     tasks.add_task(changed, "me")
 
     declared(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    tasks.add_task(changed, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    tasks.add_task(changed, 5)  # type: ignore[call-overload]  # pyright: ignore
     declared.using(retry=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     task(retries="3")(send)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     task(delay=3)(send)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportUntypedFunctionDecorator]
@@ -108,7 +108,7 @@ def installing(starlette: Starlette, fastapi: FastAPI, raw: ASGI3Application) ->
 def endpoint(tasks: FastAPITasks) -> None:
     assert_type(tasks, BackgroundTasks)
     tasks.add_task(send, "me")
-    tasks.add_task(send, 5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    tasks.add_task(send, 5)  # type: ignore[call-overload]  # pyright: ignore
 
 
 async def keeping(app: ASGI3Application) -> None:

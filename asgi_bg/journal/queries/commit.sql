@@ -1,2 +1,2 @@
-INSERT INTO batches (owner, added, keyed, succeeded, changed, dropped)
-VALUES (:owner, :added, :keyed, :succeeded, :changed, :dropped)
+INSERT INTO batches (owner, added, keyed, succeeded, changed, dropped, handed)
+VALUES (:owner, :added, :keyed, :succeeded, :changed, :dropped, :handed)

@@ -1,0 +1,90 @@
+"""One attempt of a job that an engine has brought to this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import Context
+from typing import Any, Protocol
+
+import msgspec
+
+from asgi_bg._job import JobStatus
+from asgi_bg._lane import Dispatcher, run_apart
+from asgi_bg._options import apply
+from asgi_bg._record import Home, JobRecord
+from asgi_bg._registry import Registry
+from asgi_bg._task import Task, declared_task
+from asgi_bg.engines.base import Again
+from asgi_bg.exceptions import JobFailed, NotSerializable
+from asgi_bg.journal.codec import codec_of
+
+_read_json = msgspec.json.Decoder().decode
+_read_changes = msgspec.json.Decoder(dict[str, object]).decode
+
+
+class Runs(Dispatcher, Home, Protocol):
+    """Who runs the jobs of one event loop: a scheduler."""
+
+    def prepare(self, record: JobRecord) -> None:
+        """Do what a task asks for before its job can be queued."""
+        ...
+
+    async def written(self) -> None:
+        """Wait until all jobs that were added so far are kept."""
+        ...
+
+
+async def perform(
+    runs: Runs, registry: Registry, name: str, envelope: Mapping[str, Any], attempt: int
+) -> Any:
+    """Run one attempt; see `asgi_bg.engines.Performer`."""
+    task = _task_of(name, envelope["options"])
+    args, kwargs = codec_of(task).decode(envelope["call"])
+    record = JobRecord(task, args, kwargs, Context(), runs)
+    record.become(envelope["id"])
+    record.attempt = attempt - 1
+    record.brought = over = runs.loop.create_future()
+    registry.unfinished[record] = None
+    registry.name(record)
+    if task.place == "process":
+        runs.prepare(record)
+    added = run_apart(runs, [record])
+    try:
+        delay = await over
+    except asyncio.CancelledError:
+        runs.cancel(record, "cancelled by the engine's worker")
+        raise
+    if added.former is not None or not runs.ordered:
+        await runs.written()  # what it has added does not depend on this process any more
+    error = record.exception
+    if delay is not None and error is not None:
+        raise Again(delay, error)
+    if record.status is JobStatus.succeeded:
+        return _plain(task, record.value)
+    raise error or JobFailed(record.id, task.name, record.error or str(record.status))
+
+
+def _task_of(name: str, changes: str | None) -> Task[..., Any]:
+    task = declared_task(name)
+    if task is None:
+        raise LookupError(
+            f"no task {name!r} is declared in this worker: it was renamed or removed, or its "
+            "module has not been imported"
+        )
+    if changes is None:
+        return task
+    options = apply(task.options, _read_changes(changes), task.options.priority)
+    return Task(task.func, name=task.name, options=options, declared=True)
+
+
+def _plain(task: Task[..., Any], value: Any) -> Any:
+    """Return a result as plain JSON values, as engines keep it."""
+    if value is None:
+        return None
+    codec = codec_of(task)
+    try:
+        return _read_json(codec.encode_result(value))
+    except NotSerializable:
+        # The work is done, and must not be done again for this.
+        return None
