@@ -9,6 +9,7 @@ import anyio.to_thread
 import pytest
 
 from asgi_bg import BackgroundTaskMiddleware, BackgroundTasks, task
+from asgi_bg._task import as_task
 from asgi_bg.exceptions import ResponseEnded
 from tests.helpers import BODY, START, Connection
 
@@ -61,6 +62,8 @@ async def test_job_added_as_the_collector_is_sealed_is_refused(make_runner: Any)
     admit = tasks._queue.admit
 
     class SealingQueue:
+        task_of = staticmethod(as_task)
+
         def admit(self, *call: Any) -> Any:
             assert tasks.seal()
             return admit(*call)

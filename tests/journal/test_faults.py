@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from asgi_bg.exceptions import JournalError
 from asgi_bg.journal import _ledger
-from asgi_bg.journal.base import Batch, Orphan
+from asgi_bg.journal.base import Batch, Handover, Orphan
 from asgi_bg.journal.sqlite import SQLiteJournal
 from tests.journal.conftest import Make
 from tests.journal.helpers import (
@@ -638,7 +638,32 @@ def test_a_migration_is_made_whole_or_not_at_all(
         assert sorted(ids_of(journal.find(None, None, None, 99))) == sorted(jobs)
         journal.close()
     monkeypatch.setattr(schema, "MIGRATIONS", first)
-    refused(path, "is of version 2")
+    refused(path, "is of version 3")
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """J9: its jobs are there, are counted, and can be handed over to an engine."""
+    schema = sys.modules["asgi_bg.journal.schema"]
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        monkeypatch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        schema.migrate(connection, str(path))
+        connection.execute(
+            "INSERT INTO jobs (id, task, call, queued_at, priority) "
+            "VALUES ('1', 'tests:task', '[[]]', 1.0, 0), ('2', 'tests:task', '[[]]', 1.0, 0)"
+        )
+    monkeypatch.undo()
+    journal = SQLiteJournal(path)
+    journal.open()
+    assert ids_of(journal.claim(10, NOW)) == ["1", "2"]
+    journal.commit(Batch(marks=[Handover("1", "arq", NOW)]))
+    assert journal.counts()["queued"] == 1
+    handed = journal.get("1")
+    assert handed is not None
+    assert (handed.status, handed.engine, handed.finished_at) == ("queued", "arq", NOW)
+    assert sorted(ids_of(journal.find("queued", None, None, 9))) == ["1", "2"]
+    journal.close()
 
 
 # Rows edited by hand.

@@ -71,7 +71,7 @@ def test_it_is_a_journal(path: Path) -> None:
         ({"busy_timeout": -1}, ValueError, "busy_timeout"),
         ({"max_payload": 0}, ValueError, "max_payload"),
         ({"retention": -1}, ValueError, "retention"),
-        ({"retention": {"running": 1}}, ValueError, "succeeded, failed, cancelled, got 'running'"),
+        ({"retention": {"running": 1}}, ValueError, "cancelled, handed_over, got 'running'"),
         ({"retention": {"failed": "1"}}, TypeError, "retention of failed jobs"),
         ({"keys": [b"short"]}, ValueError, "a key must have 16, 24 or 32 bytes, got 5"),
         ({"keys": ["x" * 16]}, TypeError, "keys must hold bytes, got str"),
@@ -1209,6 +1209,7 @@ def test_retention_by_default(path: Path) -> None:
         "succeeded": 7 * 86_400.0,
         "failed": 30 * 86_400.0,
         "cancelled": 7 * 86_400.0,
+        "handed_over": 7 * 86_400.0,
     }
 
 
