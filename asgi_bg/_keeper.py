@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -302,11 +303,14 @@ class Keeper:
             self._writer.mark(success_of(record, record.value, record.finished_at, limit))
         self.claims.claim_if_room()
 
-    def hand_over(self, record: JobRecord) -> None:
-        """Have it written that an engine has a job now."""
-        assert self._link is not None  # noqa: S101 - there is an engine
-        self._writer.mark(Handover(record.id, self._link.engine.name, time.time()))
-        self._let_go(record)
+    def hand_over(self, records: Sequence[JobRecord], engine: str) -> None:
+        """Have it written that an engine has these jobs now."""
+        if self.has_disk:
+            # No note is kept until then: a crash before the next commit sends them again (E2).
+            now = time.time()
+            self._writer.show([Handover(record.id, engine, now) for record in records])
+        for record in records:
+            self._let_go(record)
         self.claims.claim_if_room()
 
     def dropped(self, record: JobRecord) -> None:
@@ -435,7 +439,7 @@ class Keeper:
             shown = (record.attempt, record.fraction, record.message)
             if record.status is JobStatus.running and kept.shown != shown and kept.is_told:
                 kept.shown = shown
-                self._writer.show(standing_of(record, is_held=True))
+                self._writer.show([standing_of(record, is_held=True)])
 
 
 def _let_go_of(record: JobRecord, value: object, error: BaseException | None) -> None:

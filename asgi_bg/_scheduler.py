@@ -303,13 +303,13 @@ class Scheduler:
 
     def handed_over(self, records: Sequence[JobRecord]) -> None:
         """Let go of jobs that the engine has now."""
-        for record in records:
-            if record.finished_at is None and not record.is_away:
-                self.keeper.hand_over(record)
-                self._registry.handed_over += 1
-                if self._events.handlers:
-                    engine = self.link.engine.name
-                    self._events.tell(events.HANDED_OVER, handed_over(record.snapshot(), engine))
+        engine = self.link.engine.name
+        records = [r for r in records if r.finished_at is None and not r.is_away]
+        self.keeper.hand_over(records, engine)
+        self._registry.handed_over += len(records)
+        if self._events.handlers:
+            for record in records:
+                self._events.tell(events.HANDED_OVER, handed_over(record.snapshot(), engine))
 
     def refused(self, record: JobRecord, reason: str) -> None:
         """Fail a job that the engine will never take."""

@@ -63,7 +63,7 @@ async def test_delay_and_retry_outlast_the_call_on_the_same_loop() -> None:
         if log.count("attempt") == 1:
             raise ValueError("once")
 
-    delayed = task(log.append).using(delay=0.02)
+    delayed = task(log.append).using(delay=1.0)
 
     def queue() -> None:
         add_task(flaky)
@@ -72,9 +72,10 @@ async def test_delay_and_retry_outlast_the_call_on_the_same_loop() -> None:
 
     app = BackgroundTaskMiddleware(responding(START, BODY, before=queue))
     await Connection().call(app)
-    assert log == ["attempt", "next"]
+    assert "next" in log
+    assert "delayed" not in log
     await until(lambda: len(log) == 4)
-    assert sorted(log[2:]) == ["attempt", "delayed"]
+    assert sorted(log) == ["attempt", "attempt", "delayed", "next"]
 
 
 def test_every_request_may_have_a_loop_of_its_own() -> None:

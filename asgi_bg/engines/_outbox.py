@@ -27,6 +27,9 @@ BATCH = 500
 BATCH_SIZE = 4 * 1024 * 1024
 """How many bytes of arguments are sent at once, if more than one job is."""
 
+LINGER = 0.005
+"""For how many seconds a job waits for others to go with it; nobody waits for that."""
+
 STRIKES = 3
 """How often a job must fail alone, while another one goes through, to be refused for good."""
 
@@ -118,6 +121,8 @@ class Outbox:
     async def _forward(self) -> None:
         try:
             while self._waiting:
+                if len(self._waiting) < self._size and not self._is_closing:
+                    await asyncio.sleep(LINGER)
                 await self._send_next()
         except Exception:
             logger.exception("forwarding to the engine %s failed", self._link.engine.name)

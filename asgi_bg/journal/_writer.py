@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from asgi_bg.exceptions import EngineError, JournalError
@@ -142,10 +142,10 @@ class Writer:
             self._marks.append(mark)
         self._ring()
 
-    def show(self, mark: Mark) -> None:
-        """Have a mark written that it does no harm to lose."""
+    def show(self, marks: Sequence[Mark]) -> None:
+        """Have marks written that it does no harm to lose."""
         with self._lock:
-            self._marks.append(mark)
+            self._marks += marks
         self._ring()
 
     def drop(self, id: str) -> None:
