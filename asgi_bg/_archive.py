@@ -14,10 +14,11 @@ from typing import Any
 
 import msgspec
 
+from asgi_bg._ids import instant_of
 from asgi_bg._job import Job, JobInfo, JobStatus
 from asgi_bg._record import JobRecord
 from asgi_bg._registry import Registry
-from asgi_bg._rows import followed, info_of
+from asgi_bg._rows import elsewhere, followed, info_of
 from asgi_bg.engines._link import Link
 from asgi_bg.exceptions import EngineError, JobFailed, JobNotFound
 from asgi_bg.journal._writer import Writer
@@ -95,8 +96,25 @@ class Archive:
 
         Raises:
             JobNotFound: There is none of that id (any more).
+            EngineError: It is not in the journal, and the engine could not be asked.
         """
-        return await self._follow(await self._row(id))
+        row = await self._find_row(id)
+        if row is not None:
+            return await self._follow(row)
+        told = await self._ask_engine(id)
+        if told is None:
+            raise self._unknown(id)
+        return told
+
+    async def _ask_engine(self, id: str) -> JobInfo | None:
+        """Return what the engine knows of a job that another machine has handed over to it."""
+        queued_at = instant_of(id)
+        if self._link is None or queued_at is None:
+            return None
+        report = await self._link.fetch(id)
+        if report is None:
+            return None
+        return followed(elsewhere(id, report.task or "", queued_at, self._link.engine.name), report)
 
     async def _follow(self, row: JobRow) -> JobInfo:
         info = info_of(row)
@@ -110,13 +128,20 @@ class Archive:
         return info if report is None else followed(info, report)
 
     async def _row(self, id: str) -> JobRow:
-        row: JobRow | None = await self.ask(partial(self._journal.get, id))
+        row = await self._find_row(id)
         if row is None:
-            raise JobNotFound(
-                f"no job {id!r} is known to this runner or its journal {self._journal.path}; "
-                "finished jobs are forgotten when their retention is over"
-            )
+            raise self._unknown(id)
         return row
+
+    async def _find_row(self, id: str) -> JobRow | None:
+        row: JobRow | None = await self.ask(partial(self._journal.get, id))
+        return row
+
+    def _unknown(self, id: str) -> JobNotFound:
+        return JobNotFound(
+            f"no job {id!r} is known to this runner or its journal {self._journal.path}; "
+            "finished jobs are forgotten when their retention is over"
+        )
 
     async def result(self, id: str, timeout: float | None) -> Any:
         """Wait for the end of a job, whoever runs it, and return its value.

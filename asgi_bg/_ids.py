@@ -44,6 +44,19 @@ def new_id(at: float) -> str:
     return f"{(tick >> 12) << 80 | 7 << 76 | (tick & 0xFFF) << 64 | 2 << 62 | _draw():032x}"
 
 
+def instant_of(id: str) -> float | None:
+    """Return when something came to be that has this id, in seconds since the epoch.
+
+    None if that is no id of ours.
+    """
+    try:
+        number = int(id, 16)
+    except ValueError:
+        return None
+    is_ours = len(id) == 32 and number >> 76 & 15 == 7 and number >> 62 & 3 == 2
+    return (number >> 80) / 1000 if is_ours else None
+
+
 def first_id(at: float) -> str:
     """Return the id that sorts before all that were made at that instant or later."""
     return f"{int(at * 4_096_000) >> 12:012x}"

@@ -139,6 +139,8 @@ class Keeper:
         self.claims.stop_claiming()
         try:
             await self.archive.written()  # a claim under way is given back before
+            for job in () if self.has_disk else self._writer.owed.added:
+                logger.error("job %s of task %s is lost: no engine has it", job.id, job.task)
             if not self._has_stuck:
                 # A thread that cannot be stopped is at its job as long as the process lives.
                 await self.archive.call(self._journal.close)

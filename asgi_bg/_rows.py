@@ -53,6 +53,30 @@ def info_of(row: JobRow) -> JobInfo:
     )
 
 
+def elsewhere(id: str, task: str, queued_at: float, engine: str) -> JobInfo:
+    """Return what is known of a job that only its engine knows."""
+    return JobInfo(
+        id=id,
+        task=task,
+        status=JobStatus.queued,
+        attempt=0,
+        max_attempts=1,
+        queued_at=as_instant(queued_at),
+        run_after=None,
+        started_at=None,
+        finished_at=None,
+        progress=None,
+        message="handed over",
+        result=None,
+        error=None,
+        traceback=None,
+        durable=True,
+        owner=f"engine:{engine}",
+        logs=(),
+        handed_over_at=as_instant(queued_at),
+    )
+
+
 def handed_over(info: JobInfo, engine: str) -> JobInfo:
     """Return what is known of a job right after it was handed over."""
     return msgspec.structs.replace(

@@ -632,6 +632,8 @@ class Scheduler:
             if record.kept is not None and not record.kept.is_told:
                 continue  # its response has yet to be promised anything; `save` refuses it
             if record.kept is None:
+                if record.brought is not None:
+                    record.brought.cancel()  # it is the engine's to have it run again
                 self._cancel(record, reason)
             elif record.has_slot:
                 self._give_up(record, Interrupted(reason))

@@ -114,6 +114,11 @@ class Writer:
         self._is_failing = False
         self._thread: threading.Thread | None = None
 
+    @property
+    def owed(self) -> Batch:
+        """What nobody waits for, and could not be written so far."""
+        return self._owed
+
     def start(self) -> None:
         """Start the thread, if it does not run."""
         if self._thread is None:

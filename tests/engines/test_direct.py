@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_bg import BackgroundTaskMiddleware, JobEvent, JobStatus, Runner, add_task, task
+from asgi_bg._ids import new_id
 from asgi_bg.engines import Again, Report
 from asgi_bg.engines.worker import Worker
 from asgi_bg.exceptions import EngineError, JobFailed, JobNotFound, ResponseEnded
@@ -330,3 +331,58 @@ async def test_sealed_collectors_refuse(make_runner: Any, engine: MemoryEngine) 
     await runner.drain(5)
     with pytest.raises(ResponseEnded):
         connection.scope["asgi_bg"].add_task(double, 1)
+
+
+async def test_a_job_that_another_machine_has_added(make_runner: Any, engine: MemoryEngine) -> None:
+    """Whoever has the engine's result store can be asked, with or without that job's journal."""
+    job_id = new_id(1e9)
+    runner: Runner = await make_runner(engine=engine)
+    with pytest.raises(JobNotFound):
+        await runner.info(job_id)
+    engine.reports[job_id] = Report(
+        status=JobStatus.succeeded, task="direct:double", attempt=1, result=8
+    )
+    info = await runner.info(job_id)
+    assert (info.task, info.status, info.result) == ("direct:double", JobStatus.succeeded, 8)
+    assert info.queued_at.timestamp() == 1e9
+    assert await runner.result(job_id, 5) == 8
+    engine.is_away = True
+    with pytest.raises(EngineError):
+        await runner.info(job_id)
+
+
+async def test_shutdown_returns_what_runs_to_the_engine(
+    engine: MemoryEngine, anyio_backend: Any
+) -> None:
+    """What is not done in time is no failure: the engine's worker sees it cancelled."""
+
+    @task(name="direct:long")
+    async def long() -> None:
+        here.append("begun")
+        await asyncio.sleep(3600)
+
+    runner = Runner(engine=engine)
+    await runner.start()
+    envelope = {"id": new_id(1e9), "call": "[[]]", "options": None}
+    performing = asyncio.ensure_future(runner.perform("direct:long", envelope, 1))
+    await until(lambda: here)
+    await runner.aclose(0.1)
+    with pytest.raises(asyncio.CancelledError):
+        await performing
+
+
+async def test_jobs_that_no_response_waits_for_are_named_when_lost(
+    engine: MemoryEngine, anyio_backend: Any, errors: Callable[[], list[str]]
+) -> None:
+    """A job adds another one while the engine is away, and the process ends."""
+    runner = Runner(engine=engine)
+
+    async def adds() -> None:
+        engine.is_away = True
+        add_task(double, 1)
+
+    await runner.start()
+    job = await runner.add_task(adds)
+    await job.result(5)
+    await runner.aclose()
+    assert any("direct:double is lost: no engine has it" in line for line in errors())
