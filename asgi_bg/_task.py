@@ -294,8 +294,13 @@ _listeners: list[Callable[[Task[..., Any]], object]] = []
 def on_declared(listener: Callable[[Task[..., Any]], object]) -> None:
     """Call a function with every task that has been declared so far, and will be."""
     _listeners.append(listener)
-    for task in tuple(_declared.values()):
+    for task in declared_tasks():
         listener(task)
+
+
+def declared_tasks() -> tuple[Task[..., Any], ...]:
+    """Return every task that has been declared so far."""
+    return tuple(_declared.values())
 
 
 def declared_task(name: str) -> Task[..., Any] | None:
