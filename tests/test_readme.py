@@ -53,7 +53,7 @@ def test_smallest_program_and_frameworks_send_their_mail(
     names: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each app of the README, over HTTP."""
-    raw, _, fastapi, starlette = names["apps"]
+    raw, _, _, fastapi, starlette = names["apps"]
     with TestClient(raw) as client:
         assert client.get("/").text == "accepted\n"
     with TestClient(fastapi) as client:
@@ -71,7 +71,7 @@ def test_smallest_durable_program_keeps_its_job(
     names: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The job is in the file before the answer is there, and runs."""
-    _, durable, _, _ = names["apps"]
+    _, durable, *_ = names["apps"]
     with TestClient(durable) as client:
         assert client.get("/").text == "accepted\n"
         assert rows_of(tmp_path / "jobs.db", "SELECT task FROM jobs") == [("readme:send_invoice",)]
