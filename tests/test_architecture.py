@@ -39,7 +39,22 @@ LEVELS = [
     {"_lifespan"},
     {"middleware"},
     {"", "starlette", "engines.worker"},
-    {"fastapi"},
+    # What the engines are made of, and then they themselves.
+    {"engines._arq_json", "engines._arq_queue", "engines._celery_api", "engines._clerk"},
+    {
+        "engines._arq_worker",
+        "engines._celery_brokers",
+        "engines._celery_messages",
+        "engines._inline",
+        "engines._taskiq_line",
+        "engines._taskiq_worker",
+    },
+    {"engines._celery_publisher", "engines._taskiq_rabbit", "engines._taskiq_redis"},
+    {"engines._celery_adds", "engines._celery_results", "engines._taskiq_session"},
+    {"engines._celery_tasks"},
+    {"engines.arq", "engines.celery", "engines.procrastinate", "engines.taskiq"},
+    {"fastapi", "testing", "testing.contract_tasks"},
+    {"testing.engine_contract"},
 ]
 # Imported within functions nevertheless, with the reason.
 LATE = {

@@ -19,11 +19,10 @@ from typing import Any
 from asgi_bg._collector import BackgroundTasks, JobQueue, collecting
 from asgi_bg._job import CurrentJob, LogLine, Retry, running
 from asgi_bg._perform import _plain, _task_of
-from asgi_bg._record import failure_of
+from asgi_bg._record import describe_error, failure_of
 from asgi_bg._retry import judge
 from asgi_bg._task import Task
 from asgi_bg.engines.base import Again
-from asgi_bg.exceptions import JobFailed
 from asgi_bg.journal.codec import codec_of
 
 Report = Callable[[float, str], object]
@@ -86,10 +85,11 @@ class Inline:
         """Return what to raise to the worker."""
         if isinstance(exc, self._overtime):
             exc = _took_longer(task).with_traceback(exc.__traceback__)
+            exc.__suppress_context__ = True  # it says no more
         failure = failure_of(exc)
         error = failure.exception
         if not isinstance(error, Exception):  # such as SystemExit, which would end the worker
-            error = JobFailed(job.id, task.name, f"{type(error).__name__}: {error}")
+            error = RuntimeError(describe_error(error))
         draw = random.random()  # noqa: S311 - jitter
         match judge(failure, job.attempt, task.options, draw):
             case Retry(delay):

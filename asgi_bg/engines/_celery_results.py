@@ -1,0 +1,234 @@
+"""What Celery knows of a job: in its result backend, and in its workers. It blocks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from asgi_bg._job import JobStatus
+from asgi_bg._record import describe_error
+from asgi_bg.engines._celery_api import DisabledBackend, RPCBackend, backend_by_url
+from asgi_bg.engines._celery_publisher import connect, connection_of, shut_down
+from asgi_bg.engines.base import Report
+
+PROGRESS = "PROGRESS"
+"""The state of a running job that has told how far it is; a word that many use with Celery."""
+
+_STATUSES = {
+    "RECEIVED": JobStatus.queued,
+    "RETRY": JobStatus.queued,
+    "STARTED": JobStatus.running,
+    PROGRESS: JobStatus.running,
+    "SUCCESS": JobStatus.succeeded,
+    "FAILURE": JobStatus.failed,
+    "REJECTED": JobStatus.failed,
+    "REVOKED": JobStatus.cancelled,
+    "IGNORED": JobStatus.succeeded,
+}
+
+REPLY_TIMEOUT = 1.0
+"""How long workers have to answer, in seconds, where ``timeout`` leaves them as much."""
+
+
+def keeps_results(app: Any) -> bool:
+    """Whether an app has a result backend that other processes can ask."""
+    backend, _ = backend_by_url(app.backend_cls or app.conf.result_backend, app.loader)
+    return not issubclass(backend, (DisabledBackend, RPCBackend))
+
+
+class Inquiry:
+    """Asks Celery's result backend and its workers, over connections of its own.
+
+    Everything but `interrupt` is called in one thread.
+
+    Args:
+        app: The Celery app.
+        timeout: How long the network may take for anything, in seconds.
+    """
+
+    def __init__(self, app: Any, timeout: float) -> None:
+        self._app = app
+        self._timeout = timeout
+        self._wait = min(REPLY_TIMEOUT, timeout / 4)
+        self._backend: Any = None
+        self._connection: Any = None
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                self._connection.release()
+            self._connection = None
+        self._disconnect_backend()
+        self._backend = None
+
+    def interrupt(self) -> None:
+        """Shut the connections down under a call that waits for one; from any thread."""
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                shut_down(connection)
+        self._disconnect_backend()
+
+    def _disconnect_backend(self) -> None:
+        """Close the sockets of Redis; other backends have no way to it in common."""
+        pool = getattr(getattr(self._backend, "client", None), "connection_pool", None)
+        if pool is not None:
+            with contextlib.suppress(Exception):
+                pool.disconnect()
+
+    def fetch(self, id: str) -> Report | None:
+        """Return what the result backend knows of a job."""
+        if self._backend is None:
+            self._backend = _backend_of(self._app, self._timeout)
+        meta: dict[str, Any] = self._backend.get_task_meta(id, cache=False)
+        return report_of(meta)
+
+    def revoke(self, id: str, is_kept: bool) -> bool:
+        """Have the workers drop a job that has not started; return whether they will.
+
+        Args:
+            id: The job's.
+            is_kept: Whether the result backend can be asked how it stands.
+        """
+        report = self.fetch(id) if is_kept else None
+        if report is not None and report.status is not JobStatus.queued:
+            return report.status is JobStatus.cancelled
+        if self._connection is None:
+            self._connection = connection_of(self._app, self._timeout)
+            connect(self._connection)
+        held, workers = self._ask(id, None)
+        if held is not None and (held.is_active or not self._can_drop(held.worker)):
+            # Workers would note it down as revoked all the same, and go on with it.
+            return False
+        if not workers:
+            self._app.control.revoke(id, connection=self._connection)
+            return False
+        replies = self._app.control.revoke(
+            id, connection=self._connection, reply=True, timeout=self._wait, limit=workers
+        )
+        now, _ = self._ask(id, workers)
+        if now is not None and now.is_active:
+            return False  # it has started in between
+        # Without a result backend, one that no worker holds may be done as well.
+        return bool(replies) and (is_kept or held is not None)
+
+    def _ask(self, id: str, workers: int | None) -> tuple[_Held | None, int]:
+        """Return which worker holds a job, if one does, and how many workers have answered.
+
+        Args:
+            id: The job's.
+            workers: How many are waited for; None for as many as answer in time.
+        """
+        answers: dict[str, dict[str, Any]] = self._inspect(limit=workers).query_task(id) or {}
+        found = [
+            _Held(worker, answer[id][0] == "active")
+            for worker, answer in answers.items()
+            if id in answer
+        ]
+        return max(found, key=lambda held: held.is_active, default=None), len(answers)
+
+    def _can_drop(self, worker: str) -> bool:
+        """Whether a worker can still drop what it has taken from the broker.
+
+        Only its pool of processes takes jobs one by one; the others are given all at once.
+        """
+        answers: dict[str, dict[str, Any]]
+        answers = self._inspect(destination=[worker], limit=1).stats() or {}
+        pool: dict[str, str] = answers.get(worker, {}).get("pool", {})
+        return "prefork" in pool.get("implementation", "")
+
+    def _inspect(self, **options: Any) -> Any:
+        return self._app.control.inspect(connection=self._connection, timeout=self._wait, **options)
+
+
+class _Held(NamedTuple):
+    worker: str
+    is_active: bool
+
+
+def _backend_of(app: Any, timeout: float) -> Any:
+    """Return a result backend as the app's own, but one that does not wait for ever."""
+    backend_type, url = backend_by_url(app.backend_cls or app.conf.result_backend, app.loader)
+    backend = backend_type(app=app, url=url)
+    # Left as it is stored: its class may not be known here, or take other arguments.
+    backend.exception_to_python = _as_stored
+    parameters = getattr(backend, "connparams", None)
+    if isinstance(parameters, dict):  # Redis, whose own limit is two minutes
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            if name in parameters:
+                parameters[name] = timeout
+    return backend
+
+
+def _as_stored(error: Any) -> Any:
+    return error
+
+
+def report_of(meta: dict[str, Any]) -> Report | None:
+    """Return what is written in a result backend as a report; None if nothing is."""
+    state: str = meta["status"]
+    if state == "PENDING":
+        return None
+    status = _STATUSES.get(state, JobStatus.running)  # tasks may make up states of their own
+    value = meta.get("result")
+    report = Report(
+        status=status,
+        task=meta.get("name"),
+        attempt=_attempt_of(meta, status),
+        finished_at=_instant(meta.get("date_done")) if status.is_final else None,
+        result=value if status is JobStatus.succeeded else None,
+        error=_error_of(value) if state in ("FAILURE", "RETRY", "REJECTED") else None,
+        traceback=meta.get("traceback"),
+    )
+    return _with_progress(report, value) if status is JobStatus.running else report
+
+
+def _attempt_of(meta: dict[str, Any], status: JobStatus) -> int:
+    """Return the number of the attempt; Celery writes it down with ``result_extended`` only."""
+    retries = meta.get("retries")
+    if retries is not None:
+        return int(retries) + 1
+    return 0 if status in (JobStatus.queued, JobStatus.cancelled) else 1
+
+
+def _instant(value: Any) -> float | None:
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if not isinstance(value, datetime):
+        return None
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=timezone.utc)
+    return float(value.timestamp())
+
+
+def _error_of(value: Any) -> str:
+    """Return an error in one line, from how Celery's JSON stores it or from what pickle brings."""
+    if isinstance(value, BaseException):
+        return describe_error(value)
+    if not isinstance(value, dict):
+        return str(value)
+    stored = cast("dict[str, Any]", value)
+    message = stored.get("exc_message")
+    parts = cast("Sequence[Any]", message) if isinstance(message, (list, tuple)) else (message,)
+    text = ", ".join(str(part) for part in parts if part is not None)
+    name = str(stored.get("exc_type"))
+    return f"{name}: {text.splitlines()[0]}" if text else name
+
+
+def _with_progress(report: Report, value: Any) -> Report:
+    """Return the report with what the running task has told, in our tasks' form of it."""
+    told = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    fraction, message = told.get("fraction"), told.get("message")
+    started_at, attempt = told.get("started_at"), told.get("attempt")
+    return msgspec.structs.replace(
+        report,
+        progress=float(fraction) if isinstance(fraction, (int, float)) else None,
+        message=message if isinstance(message, str) else "",
+        started_at=float(started_at) if isinstance(started_at, (int, float)) else None,
+        attempt=attempt if isinstance(attempt, int) else report.attempt,
+    )

@@ -1,0 +1,199 @@
+"""Celery: jobs go to its workers through RabbitMQ, Redis, or another broker that it speaks to.
+
+Needs the extra ``asgi_bg[celery]``, or a Celery that is there anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from asgi_bg._task import Task, on_declared
+from asgi_bg.engines._celery_adds import Adds
+from asgi_bg.engines._celery_api import Celery
+from asgi_bg.engines._celery_messages import encode_call, native_of
+from asgi_bg.engines._celery_publisher import Publisher, driver_of
+from asgi_bg.engines._celery_results import Inquiry, keeps_results
+from asgi_bg.engines._celery_tasks import OVERTIME, declare, ends_worker
+from asgi_bg.engines._clerk import Clerk
+from asgi_bg.engines._inline import Inline
+from asgi_bg.engines.base import Engine, Feature, Message, Native, Report, check_timeout
+from asgi_bg.exceptions import EngineError
+
+__all__ = ["CeleryEngine"]
+
+MAX_PRIORITY = 255
+
+VISIBILITY_TIMEOUT = 3600.0
+"""After how many seconds kombu gives a message of Redis to another worker, if not told other."""
+
+CLOSE_TIMEOUT = 1.0
+"""How long a connection may take to be closed in good order, in seconds."""
+
+
+class CeleryEngine(Engine):
+    """Hands jobs over to Celery.
+
+    Args:
+        app: The Celery app, with its broker and, if results are wanted, its result backend.
+        timeout: How long the broker may take to acknowledge jobs, in seconds.
+        consume: Not for Celery, whose workers are processes of their own.
+
+    Raises:
+        TypeError, ValueError: The app is none, or a value does not fit.
+    """
+
+    name = "celery"
+
+    def __init__(self, app: Any, *, timeout: float = 5.0, consume: bool = False) -> None:
+        if not isinstance(app, Celery):
+            raise TypeError(f"app must be a celery.Celery, got {app!r}")
+        if consume:
+            raise TypeError(
+                "consume= is not for Celery, whose workers are processes of their own; start "
+                "them with: celery -A module worker"
+            )
+        self.app = app
+        self.timeout = check_timeout(timeout)
+        self._sender: tuple[Clerk, Publisher] | None = None
+        self._asker: tuple[Clerk, Inquiry] | None = None
+        self._left: list[Clerk] = []
+        self._arrived: set[str] = set()
+        self._inline = Inline(Adds(self, app), OVERTIME, ends_worker)
+
+    # In workers.
+
+    def register(self, *tasks: Task[..., Any]) -> None:
+        """Add tasks to the Celery app, by their names, for its workers to run.
+
+        Call it where the workers import it: ``celery -A module worker`` imports the module.
+
+        Args:
+            *tasks: The tasks; if none are given all that are declared in this process, also
+                those that will be.
+
+        Raises:
+            TypeError: One of them is not declared with ``@task``.
+        """
+        for task in tasks:
+            if not (isinstance(task, Task) and task.declared):
+                raise TypeError(f"register takes tasks declared with @task, got {task!r}")
+            self._declare(task)
+        if not tasks:
+            on_declared(self._declare)
+
+    def _declare(self, task: Task[..., Any]) -> None:
+        declare(self.app, task, self._inline)
+
+    # In the app.
+
+    @cached_property
+    def _driver(self) -> str:
+        return driver_of(self.app)
+
+    @cached_property
+    def supports(self) -> frozenset[Feature]:  # type: ignore[override]
+        features: set[Feature] = {"delay", "cancel", "retries", "timeout", "queue"}
+        if self._driver == "amqp":
+            features.add("priority")
+        if keeps_results(self.app):
+            features.add("results")
+        return frozenset(features)
+
+    def check(self, task: Task[..., Any]) -> None:
+        """Refuse what Celery, or its broker, lacks."""
+        super().check(task)
+        options = task.options
+        if not 0 <= options.priority <= MAX_PRIORITY:
+            raise EngineError(
+                f"task {task.name} asks for priority={options.priority}, and RabbitMQ knows "
+                f"those from 0 to {MAX_PRIORITY}"
+            )
+        delay = options.delay or 0.0
+        if options.run_at is not None:
+            delay = options.run_at.timestamp() - time.time()
+        if self._driver == "redis" and delay > self._visibility_timeout:
+            raise EngineError(
+                f"task {task.name} is to be put off for {delay:.0f} seconds, and over Redis "
+                "Celery would run it several times: it gives what waits for longer than "
+                f"visibility_timeout ({self._visibility_timeout:.0f} seconds) to other workers as "
+                "well; raise that in broker_transport_options, for the workers, too"
+            )
+
+    @property
+    def _visibility_timeout(self) -> float:
+        options: dict[str, Any] = self.app.conf.broker_transport_options or {}
+        return float(options.get("visibility_timeout", VISIBILITY_TIMEOUT))
+
+    def native(self, func: object) -> Native | None:
+        """Take a task of Celery's, or a signature of one (E4)."""
+        return native_of(self.app, func)
+
+    def encode_native(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Write arguments as Celery does, with what its JSON knows beyond JSON's own types."""
+        return encode_call(name, args, kwargs)
+
+    async def open(self) -> None:
+        if self._sender is None:
+            publisher = Publisher(self.app, self.timeout, self._arrived)
+            self._sender = self._start("asgi_bg to celery"), publisher
+            try:
+                await self._sender[0].call(publisher.open)
+            except BaseException:
+                await self.close()
+                raise
+
+    async def send(self, messages: Sequence[Message]) -> Sequence[str | None]:
+        if self._sender is None:
+            await self.open()
+        assert self._sender is not None  # noqa: S101 - `open` has raised otherwise
+        clerk, publisher = self._sender
+        return await clerk.call(publisher.send, messages)
+
+    async def fetch(self, id: str) -> Report | None:
+        clerk, inquiry = self._ask()
+        return await clerk.call(inquiry.fetch, id)
+
+    async def cancel(self, id: str) -> bool:
+        """Revoke a job.
+
+        Returns:
+            Whether it is known that no worker runs it: a worker that holds it says so, or the
+            result backend knows of no begin and workers have taken note. Otherwise workers are
+            told all the same, and drop it if they come to it.
+        """
+        clerk, inquiry = self._ask()
+        return await clerk.call(inquiry.revoke, id, "results" in self.supports)
+
+    async def close(self) -> None:
+        pairs: list[tuple[Clerk, Publisher | Inquiry]] = []
+        pairs += [self._sender] if self._sender else []
+        pairs += [self._asker] if self._asker else []
+        self._sender = self._asker = None
+        for clerk, held in pairs:
+            if not clerk.is_busy:
+                with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
+                    await asyncio.wait_for(clerk.call(held.close), CLOSE_TIMEOUT)
+            clerk.dismiss(held.close)
+            if clerk.is_busy:
+                held.interrupt()
+            self._left.append(clerk)
+
+    def _ask(self) -> tuple[Clerk, Inquiry]:
+        if self._asker is None:
+            self._asker = self._start("asgi_bg about celery"), Inquiry(self.app, self.timeout)
+        return self._asker
+
+    def _start(self, name: str) -> Clerk:
+        """Start a thread, unless one that was left to itself is still stuck."""
+        self._left = [clerk for clerk in self._left if clerk.is_alive and clerk.is_busy]
+        if self._left:
+            raise ConnectionError(
+                "a call to Celery's broker or result backend that was given up has not come to "
+                "its end yet"
+            )
+        return Clerk(name)

@@ -1,0 +1,287 @@
+"""Jobs that run in the very thread of a worker: what is called, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from asgi_bg import add_task, current_job, task
+from asgi_bg._logs import keep_logs
+from asgi_bg.engines import Again
+from asgi_bg.engines import _inline as module
+from asgi_bg.engines._inline import Inline
+from asgi_bg.exceptions import JobNotFound
+from asgi_bg.journal.codec import UndecodableCall
+
+seen: list[Any] = []
+variable: ContextVar[int] = ContextVar("variable", default=0)
+
+
+class Overtime(Exception):
+    """What a worker raises into a call."""
+
+
+class Over(BaseException):
+    """What ends a worker."""
+
+
+class Queue:
+    """Takes what tasks add."""
+
+    def __init__(self) -> None:
+        self.added: list[Any] = []
+        self.task_of: Callable[[Any], Any] = lambda func: func
+
+    def admit(self, task: Any, args: Any, kwargs: Any) -> Any:
+        self.added.append((task.name, args, kwargs))
+        return object(), None
+
+    def withdraw(self, record: Any, reason: str) -> None:
+        raise AssertionError
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    seen.clear()
+    yield
+    module._here.own = None  # closes the loop of this thread
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue()
+
+
+@pytest.fixture
+def inline(queue: Queue) -> Inline:
+    return Inline(queue, (Overtime,), lambda exc: isinstance(exc, Over))
+
+
+def perform(
+    inline: Inline, name: str, call: str = "[[]]", *, attempt: int = 1, options: str | None = None
+) -> Any:
+    envelope = {"id": "0" * 32, "call": call, "options": options}
+    return inline.perform(name, envelope, attempt, lambda *told: seen.append(told))
+
+
+@task(name="inline:plain")
+def plain(number: int) -> tuple[int, str]:
+    job = current_job()
+    job.progress(0.5, "half")
+    logging.getLogger("inline").warning("kept by nobody")
+    assert not job.cancelled
+    seen.append(threading.get_ident())
+    variable.set(1)
+    add_task(wordy, number)
+    return number, f"{job.id[:1]} {job.task_name} {job.attempt}"
+
+
+@task(name="inline:wordy")
+async def wordy(number: int) -> Any:
+    await asyncio.sleep(0)
+    seen.append(asyncio.get_running_loop())
+    return {number}
+
+
+@task(name="inline:unserializable")
+def unserializable() -> Any:
+    return object()
+
+
+@task(name="inline:late")
+def late() -> Any:
+    """A plain function that returns what is to be awaited."""
+    return wordy.func(1)
+
+
+@task(
+    name="inline:raises", retries=1, retry_delay=5, retry_on=(ValueError, SystemExit, TimeoutError)
+)
+def raises(kind: str) -> None:
+    if kind == "exit":
+        sys.exit(3)
+    raise {"value": ValueError, "key": KeyError, "over": Over, "time": Overtime}[kind](kind)
+
+
+@task(name="inline:slow", timeout=0.05)
+async def slow(is_stubborn: bool = False) -> None:
+    try:
+        await asyncio.sleep(60)
+    finally:
+        seen.append("cleaned up")
+        if is_stubborn:
+            await asyncio.sleep(60)
+
+
+@task(name="inline:untimed")
+async def untimed() -> None:
+    try:
+        await asyncio.sleep(60)
+    finally:
+        seen.append("cleaned up")
+
+
+@task(name="inline:exits-async", timeout=5)
+async def exits_async() -> None:
+    sys.exit(3)
+
+
+def test_plain_function_is_called_here(inline: Inline, queue: Queue) -> None:
+    """In this thread, with a current job and a collector, in a context of its own."""
+    keep_logs()
+    assert perform(inline, "inline:plain", "[[7]]", attempt=2) == [7, "0 inline:plain 2"]
+    assert seen == [(0.5, "half"), threading.get_ident()]
+    assert queue.added == [("inline:wordy", (7,), {})]
+    assert variable.get() == 0
+    with pytest.raises(JobNotFound):
+        current_job()
+
+
+def test_outer_context_is_seen(inline: Inline) -> None:
+    """Such as the span of a worker's tracing."""
+    name = "inline:context"
+    task(name=name)(functools.partial(variable.get))
+    token = variable.set(5)
+    try:
+        assert perform(inline, name) == 5
+    finally:
+        variable.reset(token)
+
+
+def test_async_functions_share_the_loop_of_their_thread(inline: Inline) -> None:
+    """So what they keep there, as connections, goes on working; each thread has its own."""
+    assert perform(inline, "inline:wordy", "[[7]]") == [7]
+    assert perform(inline, "inline:late") == [1]
+    first, second = seen
+    assert first is second
+    other = threading.Thread(target=perform, args=(inline, "inline:wordy", "[[1]]"))
+    other.start()
+    other.join()
+    assert seen[2] is not first
+    gc.collect()
+    assert seen[2].is_closed()  # with its thread
+    assert not first.is_closed()
+
+
+def test_forked_process_makes_its_own_loop(inline: Inline) -> None:
+    """The one that it inherited shares a selector with its parent's, and is left alone."""
+    perform(inline, "inline:wordy", "[[1]]")
+    own = module._here.own
+    assert own is not None
+    own.process = 0
+    perform(inline, "inline:wordy", "[[1]]")
+    assert seen[0] is not seen[1]
+    assert not seen[0].is_closed()
+    module._inherited.clear()
+
+
+def test_result_that_cannot_be_written_is_no_failure(inline: Inline) -> None:
+    """The work is done, and must not be done again for this."""
+    assert perform(inline, "inline:unserializable") is None
+
+
+@pytest.mark.parametrize("kind", ["value", "exit", "time"])
+def test_failure_is_tried_again_and_then_final(inline: Inline, kind: str) -> None:
+    """By the task's own options, and those of the call."""
+    expected = {
+        "value": (ValueError, "value"),
+        "exit": (RuntimeError, "SystemExit: 3"),  # an exception that worker and store can take
+        "time": (TimeoutError, "task inline:raises took longer than None seconds"),
+    }[kind]
+    with pytest.raises(Again) as found:
+        perform(inline, "inline:raises", f'[["{kind}"]]')
+    assert 0 <= found.value.delay <= 5
+    assert isinstance(found.value.error, expected[0])
+    with pytest.raises(expected[0], match=expected[1]) as final:
+        perform(inline, "inline:raises", f'[["{kind}"]]', attempt=2)
+    if kind == "value":
+        assert final.value.__context__ is None
+    with pytest.raises(Again):
+        perform(inline, "inline:raises", f'[["{kind}"]]', attempt=2, options='{"retries":2}')
+
+
+def test_other_failure_is_final(inline: Inline) -> None:
+    """As retry_on says."""
+    with pytest.raises(KeyError):
+        perform(inline, "inline:raises", '[["key"]]')
+
+
+def test_what_ends_the_worker_passes(inline: Inline, queue: Queue) -> None:
+    """It is not the task's."""
+    with pytest.raises(Over):
+        perform(inline, "inline:raises", '[["over"]]')
+    with pytest.raises(Again):
+        perform(Inline(queue), "inline:raises", '[["exit"]]')
+    name = "inline:interrupted"
+
+    @task(name=name)
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform(Inline(queue), name)
+
+
+def test_what_does_not_fit_any_more(inline: Inline) -> None:
+    """J8: the reason is the job's error."""
+    with pytest.raises(LookupError, match="no task 'inline:gone' is declared in this worker"):
+        perform(inline, "inline:gone")
+    with pytest.raises(UndecodableCall):
+        perform(inline, "inline:plain", '[["x"]]')
+    with pytest.raises(ValueError, match="unknown option"):
+        perform(inline, "inline:plain", "[[1]]", options='{"nonsense":1}')
+
+
+def test_async_timeout(inline: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task is cancelled, and not waited for without end."""
+    with pytest.raises(TimeoutError, match=r"inline:slow took longer than 0\.05 seconds"):
+        perform(inline, "inline:slow")
+    assert seen == ["cleaned up"]
+    monkeypatch.setattr(module, "CANCEL_GRACE", 0.05)
+    with pytest.raises(TimeoutError):
+        perform(inline, "inline:slow", "[[true]]")
+    assert module._here.own is not None
+    for left in asyncio.all_tasks(module._here.own.loop):
+        left.cancel()
+    module.run_here(asyncio.sleep(0.01))
+
+
+@pytest.mark.parametrize("name", ["inline:untimed", "inline:slow"])
+def test_signal_ends_an_async_call(inline: Inline, name: str) -> None:
+    """What the worker's signal raises within the event loop; the coroutine is cancelled."""
+
+    def ring(*_: Any) -> None:
+        raise Overtime
+
+    former = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError, match="took longer"):
+            perform(inline, name)
+        assert time.monotonic() - began < 5
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+    assert seen == ["cleaned up"]
+
+
+def test_exit_of_an_async_task_is_its_failure(
+    inline: Inline, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio lets it through at once, and would speak of an exception that nobody saw."""
+    with pytest.raises(RuntimeError, match="SystemExit: 3"):
+        perform(inline, "inline:exits-async")
+    gc.collect()
+    assert not caplog.records
