@@ -1,4 +1,5 @@
 # make test    the test suite, in a virtual environment made for it
+# make test-newest   the engines of Celery and taskiq, with the newest clients
 # make check   format, lint, types and tests: what CI does
 # make demo    kill a server in the middle of its work; ONESHOT=1 ends by itself
 # make bench   compare with its peers (needs wrk)
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: test lint types check demo bench soak wheel clean
+.PHONY: test test-newest lint types check demo bench soak wheel clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +19,16 @@ $(VENV)/.installed: pyproject.toml
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# The engines with clients that are newer than what ARQ takes.
+.venv-newest/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[newest]'
+	touch $@
+
+test-newest: .venv-newest/.installed
+	.venv-newest/bin/python -m pytest tests/engines/test_celery.py tests/engines/test_taskiq.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -35,10 +46,11 @@ demo: $(VENV)/.installed
 bench:
 	$(PYTHON) benchmarks/run.py
 
-# A thousand servers killed, the property tests with a hundred times the examples, and
-# everything three times over.
+# A thousand servers killed, brokers that are away for half a minute at a time, the property
+# tests with a hundred times the examples, and everything three times over.
 soak: $(VENV)/.installed
 	$(BIN)/python -m tests.crash.soak --kills 1000
+	$(BIN)/python -m tests.outage.soak --seconds 30
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/test_properties.py \
 		tests/journal/test_state_machine.py tests/crash --timeout 3600
 	for round in 1 2 3; do $(BIN)/python -m pytest || exit 1; done

@@ -29,7 +29,7 @@ def need(module: str) -> Any:
         text = f"{module} is not installed; get all partners with: pip install 'asgi_bg[dev]'"
         if os.environ.get("CI") == "true":
             pytest.fail(text)
-        pytest.skip(text)
+        pytest.skip(text, allow_module_level=True)
 
 
 class Connection:

@@ -73,6 +73,12 @@ class PostgresServer(Service):
             children = []
         return [self.process.pid, *(child.pid for child in children)]
 
+    def kill(self) -> None:
+        processes = [psutil.Process(pid) for pid in self.pids() if psutil.pid_exists(pid)]
+        super().kill()
+        # While a child has its memory, a new one does not start.
+        psutil.wait_procs(processes, timeout=10)
+
     def is_ready(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port), timeout=1):
             pass

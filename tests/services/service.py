@@ -33,7 +33,7 @@ def need_program(name: str, package: str, *places: str) -> str:
         text = f"{name} is not installed; get it with: apt-get install {package}"
         if os.environ.get("CI") == "true":
             pytest.fail(text)
-        pytest.skip(text)
+        pytest.skip(text, allow_module_level=True)
     return found
 
 
