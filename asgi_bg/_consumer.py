@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 
 from asgi_bg._retry import backoff
 from asgi_bg.engines.base import Engine, Performer
@@ -36,6 +37,7 @@ class Consumer:
         self._max_jobs = max_jobs
         self._stopping: asyncio.Event | None = None
         self._grace = grace
+        self._stopped_at = 0.0
         self._working: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -46,8 +48,9 @@ class Consumer:
 
     def stop(self) -> None:
         """Take no more jobs."""
-        if self._stopping is not None:
+        if self._stopping is not None and not self._stopping.is_set():
             self._stopping.set()
+            self._stopped_at = time.monotonic()
 
     async def aclose(self) -> None:
         """Wait for the end of the worker, or end it."""
@@ -55,7 +58,9 @@ class Consumer:
         if working is None:
             return
         self.stop()
-        await asyncio.wait((working,), timeout=CLOSE_TIMEOUT)
+        # The queue's own functions, of which the runner knows nothing, have their time too.
+        left = max(0.0, self._stopped_at + self._grace - time.monotonic())
+        await asyncio.wait((working,), timeout=left + CLOSE_TIMEOUT)
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await working

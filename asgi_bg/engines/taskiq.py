@@ -170,14 +170,14 @@ class TaskiqEngine(Engine):
         return Native(name, {"labels": _written(kicker.labels)})
 
     def encode_native(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        message = TaskiqMessage(
-            task_id="",
-            task_name=name,
-            labels={},
-            args=[_prepared(value) for value in args],
-            kwargs={key: _prepared(value) for key, value in kwargs.items()},
-        )
         try:
+            message = TaskiqMessage(
+                task_id="",
+                task_name=name,
+                labels={},
+                args=[_prepared(value) for value in args],
+                kwargs={key: _prepared(value) for key, value in kwargs.items()},
+            )
             # As taskiq's formatter does it; the worker reads it by the function's annotations.
             plain = message.model_dump(mode="json", include={"args", "kwargs"})
         except Exception as exc:
@@ -216,11 +216,10 @@ class TaskiqEngine(Engine):
             ready.append(made)
             kicked.append(self._broker.formatter.dumps(made))
         answers = await self._line.kick(kicked)
-        after = self._overriding("post_send")
-        if after:
-            for made, reason in zip(ready, answers, strict=True):
-                for middleware in reversed(after) if reason is None else ():
-                    await maybe_awaitable(middleware.post_send(made))
+        after = self._overriding("post_send")[::-1]
+        for made, reason in zip(ready, answers, strict=True) if after else ():
+            if reason is None:
+                await _tell_sent(after, made)
         return answers
 
     async def fetch(self, id: str) -> Report | None:
@@ -230,7 +229,9 @@ class TaskiqEngine(Engine):
         result = await backend.get_result(id)
         attempt = int(result.labels.get(RETRIES, 0)) + 1
         if not result.is_err:
-            value = to_jsonable_python(result.return_value, serialize_unknown=True)
+            value = to_jsonable_python(
+                result.return_value, bytes_mode="base64", serialize_unknown=True
+            )
             return Report(status=JobStatus.succeeded, attempt=attempt, result=value)
         error = result.error
         text = "it failed" if error is None else f"{type(error).__name__}: {error}"
@@ -344,6 +345,16 @@ class TaskiqEngine(Engine):
         if looking is not None and looking.get_loop() is asyncio.get_running_loop():
             looking.cancel()
             await asyncio.wait((looking,))
+
+
+async def _tell_sent(middlewares: list[TaskiqMiddleware], message: TaskiqMessage) -> None:
+    """Tell middlewares of a message that was acknowledged."""
+    for middleware in middlewares:
+        try:
+            await maybe_awaitable(middleware.post_send(message))
+        except Exception:
+            # The broker has it, so it must not be sent again for this.
+            logger.exception("post_send of %s failed", type(middleware).__name__)
 
 
 def _line_to(broker: AsyncBroker, timeout: float) -> Line:

