@@ -39,7 +39,7 @@ async def perform(
     runs: Runs, registry: Registry, name: str, envelope: Mapping[str, Any], attempt: int
 ) -> Any:
     """Run one attempt; see `asgi_bg.engines.Performer`."""
-    task = _task_of(name, envelope["options"])
+    task = declared_as(name, envelope["options"])
     args, kwargs = codec_of(task).decode(envelope["call"])
     record = JobRecord(task, args, kwargs, Context(), runs)
     record.become(envelope["id"])
@@ -61,11 +61,17 @@ async def perform(
     if delay is not None and error is not None:
         raise Again(delay, error)
     if record.status is JobStatus.succeeded:
-        return _plain(task, record.value)
+        return plain_result(task, record.value)
     raise error or JobFailed(record.id, task.name, record.error or str(record.status))
 
 
-def _task_of(name: str, changes: str | None) -> Task[..., Any]:
+def declared_as(name: str, changes: str | None) -> Task[..., Any]:
+    """Return a declared task with the options of one job.
+
+    Raises:
+        LookupError: None of that name is declared here (J8).
+        TypeError, ValueError: The options do not fit (any more).
+    """
     task = declared_task(name)
     if task is None:
         raise LookupError(
@@ -78,7 +84,7 @@ def _task_of(name: str, changes: str | None) -> Task[..., Any]:
     return Task(task.func, name=task.name, options=options, declared=True)
 
 
-def _plain(task: Task[..., Any], value: Any) -> Any:
+def plain_result(task: Task[..., Any], value: Any) -> Any:
     """Return a result as plain JSON values, as engines keep it."""
     if value is None:
         return None

@@ -89,7 +89,7 @@ class Inquiry:
         return report_of(meta)
 
     def revoke(self, id: str, is_kept: bool) -> bool:
-        """Have the workers drop a job that has not started; return whether they will.
+        """Have the workers drop a job that has not started; return whether one says it will.
 
         Args:
             id: The job's.
@@ -105,17 +105,21 @@ class Inquiry:
         if held is not None and (held.is_active or not self._can_drop(held.worker)):
             # Workers would note it down as revoked all the same, and go on with it.
             return False
+        control = self._app.control
         if not workers:
-            self._app.control.revoke(id, connection=self._connection)
+            control.revoke(id, connection=self._connection)
             return False
-        replies = self._app.control.revoke(
+        replies = control.revoke(
             id, connection=self._connection, reply=True, timeout=self._wait, limit=workers
         )
         now, _ = self._ask(id, workers)
         if now is not None and now.is_active:
             return False  # it has started in between
-        # Without a result backend, one that no worker holds may be done as well.
-        return bool(replies) and (is_kept or held is not None)
+        if held is not None:
+            return any(held.worker in reply for reply in replies)
+        # One that no worker has begun with may wait at the broker, or be done since long.
+        report = self.fetch(id) if is_kept else None
+        return report is not None and report.status is JobStatus.cancelled
 
     def _ask(self, id: str, workers: int | None) -> tuple[_Held | None, int]:
         """Return which worker holds a job, if one does, and how many workers have answered.

@@ -74,8 +74,6 @@ class Clerk:
         while (call := self._calls.get()) is not None:
             self._make(call)
             del call  # while the thread waits, nothing keeps the arguments alive
-            with self._lock:
-                self._waiting -= 1
         if self._last is not None:
             with contextlib.suppress(Exception):
                 self._last()
@@ -90,6 +88,8 @@ class Clerk:
                 value = call.function(*call.args)
             except BaseException as exc:
                 error = exc
+        with self._lock:
+            self._waiting -= 1
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
             call.future.get_loop().call_soon_threadsafe(_settle, call.future, value, error)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from asgi_bg._collector import BackgroundTasks, JobQueue, collecting
 from asgi_bg._job import CurrentJob, LogLine, Retry, running
-from asgi_bg._perform import _plain, _task_of
+from asgi_bg._perform import declared_as, plain_result
 from asgi_bg._record import describe_error, failure_of
 from asgi_bg._retry import judge
 from asgi_bg._task import Task
@@ -53,7 +53,7 @@ class Inline:
 
     def perform(self, name: str, envelope: Mapping[str, Any], attempt: int, report: Report) -> Any:
         """Run one attempt of a job; as `asgi_bg.engines.Performer.perform`, but here and now."""
-        task = _task_of(name, envelope["options"])
+        task = declared_as(name, envelope["options"])
         args, kwargs = codec_of(task).decode(envelope["call"])
         job = InlineJob(envelope["id"], name, attempt, report)
         try:
@@ -63,7 +63,7 @@ class Inline:
             if self._is_end(exc):
                 raise
             raise self._failure_of(exc, task, job)  # noqa: B904 - mostly the same one
-        return _plain(task, value)
+        return plain_result(task, value)
 
     def _call(
         self,

@@ -61,7 +61,8 @@ class CeleryEngine(Engine):
         self.timeout = check_timeout(timeout)
         self._sender: tuple[Clerk, Publisher] | None = None
         self._asker: tuple[Clerk, Inquiry] | None = None
-        self._left: list[Clerk] = []
+        self._left_senders: list[Clerk] = []
+        self._left_askers: list[Clerk] = []
         self._arrived: set[str] = set()
         self._inline = Inline(Adds(self, app), OVERTIME, ends_worker)
 
@@ -138,62 +139,78 @@ class CeleryEngine(Engine):
         return encode_call(name, args, kwargs)
 
     async def open(self) -> None:
-        if self._sender is None:
-            publisher = Publisher(self.app, self.timeout, self._arrived)
-            self._sender = self._start("asgi_bg to celery"), publisher
-            try:
-                await self._sender[0].call(publisher.open)
-            except BaseException:
-                await self.close()
-                raise
+        await self._line()
 
     async def send(self, messages: Sequence[Message]) -> Sequence[str | None]:
-        if self._sender is None:
-            await self.open()
-        assert self._sender is not None  # noqa: S101 - `open` has raised otherwise
-        clerk, publisher = self._sender
+        clerk, publisher = await self._line()
         return await clerk.call(publisher.send, messages)
 
     async def fetch(self, id: str) -> Report | None:
-        clerk, inquiry = self._ask()
+        clerk, inquiry = await self._ask()
         return await clerk.call(inquiry.fetch, id)
 
     async def cancel(self, id: str) -> bool:
         """Revoke a job.
 
         Returns:
-            Whether it is known that no worker runs it: a worker that holds it says so, or the
-            result backend knows of no begin and workers have taken note. Otherwise workers are
-            told all the same, and drop it if they come to it.
+            Whether it is known that it will not run: a worker has it, and can still drop it,
+            or the result backend says that it is revoked. Otherwise workers are told all the
+            same, and those that run now drop it should it come to them.
         """
-        clerk, inquiry = self._ask()
+        clerk, inquiry = await self._ask()
         return await clerk.call(inquiry.revoke, id, "results" in self.supports)
 
     async def close(self) -> None:
-        pairs: list[tuple[Clerk, Publisher | Inquiry]] = []
-        pairs += [self._sender] if self._sender else []
-        pairs += [self._asker] if self._asker else []
-        self._sender = self._asker = None
-        for clerk, held in pairs:
+        sender, self._sender = self._sender, None
+        asker, self._asker = self._asker, None
+        try:
+            if sender is not None:
+                await self._dismiss(*sender, self._left_senders)
+        finally:
+            if asker is not None:
+                await self._dismiss(*asker, self._left_askers)
+
+    async def _dismiss(self, clerk: Clerk, held: Publisher | Inquiry, left: list[Clerk]) -> None:
+        """Close a connection in good order; or break it, and leave its thread to itself."""
+        try:
             if not clerk.is_busy:
                 with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
                     await asyncio.wait_for(clerk.call(held.close), CLOSE_TIMEOUT)
+        finally:
             clerk.dismiss(held.close)
             if clerk.is_busy:
                 held.interrupt()
-            self._left.append(clerk)
+            left.append(clerk)
 
-    def _ask(self) -> tuple[Clerk, Inquiry]:
+    async def _line(self) -> tuple[Clerk, Publisher]:
+        """Return the open way to the broker."""
+        await self._none_stuck(self._left_senders)
+        if self._sender is None:
+            publisher = Publisher(self.app, self.timeout, self._arrived)
+            self._sender = Clerk("asgi_bg to celery"), publisher
+            clerk = self._sender[0]
+            try:
+                await clerk.call(publisher.open)
+            except BaseException:
+                await self.close()
+                raise
+            return clerk, publisher
+        return self._sender
+
+    async def _ask(self) -> tuple[Clerk, Inquiry]:
+        await self._none_stuck(self._left_askers)
         if self._asker is None:
-            self._asker = self._start("asgi_bg about celery"), Inquiry(self.app, self.timeout)
+            self._asker = Clerk("asgi_bg about celery"), Inquiry(self.app, self.timeout)
         return self._asker
 
-    def _start(self, name: str) -> Clerk:
-        """Start a thread, unless one that was left to itself is still stuck."""
-        self._left = [clerk for clerk in self._left if clerk.is_alive and clerk.is_busy]
-        if self._left:
-            raise ConnectionError(
-                "a call to Celery's broker or result backend that was given up has not come to "
-                "its end yet"
-            )
-        return Clerk(name)
+    async def _none_stuck(self, left: list[Clerk]) -> None:
+        """Wait for a thread that was left to itself: there is never more than one of a kind."""
+        end = time.monotonic() + self.timeout
+        while any(clerk.is_alive and clerk.is_busy for clerk in left):
+            if time.monotonic() > end:
+                raise ConnectionError(
+                    "a call to Celery's broker or result backend that was given up has not come "
+                    "to its end yet"
+                )
+            await asyncio.sleep(0.01)
+        left.clear()

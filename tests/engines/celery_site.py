@@ -63,6 +63,10 @@ def flaky(times: int, secret: str) -> int:
     return attempt
 
 
+@task(name="celery:starred", redact=("cards",))
+def starred(number: int, *cards: str) -> None: ...
+
+
 @task(name="celery:slow", timeout=0.5)
 async def slow() -> None:
     try:

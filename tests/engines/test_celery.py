@@ -96,9 +96,10 @@ class Workers:
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 (sys.executable, "-m", *command),
-                cwd=ROOT,
+                cwd=self.log.parent,
                 env={
                     **os.environ,
+                    "PYTHONPATH": str(ROOT),
                     "ENGINE_RESULTS": self.results,
                     "ENGINE_LINES": str(self.path),
                     **environment,
@@ -292,6 +293,33 @@ async def test_signature_keeps_its_options_and_arguments(engine: CeleryEngine) -
     assert eta == pytest.approx(fixed.queued_at + 50, abs=0.001)
 
 
+@pytest.mark.parametrize("expires", [30, "iso", "datetime"])
+async def test_what_a_task_of_celerys_own_asks_for(
+    rabbit: Service, engine_of: Any, expires: Any
+) -> None:
+    """Its attributes, stamps and dates of expiry go along as with apply_async."""
+    queue = queue_name()
+    engine: CeleryEngine = await engine_of(rabbit.url)
+
+    @engine.app.task(name="odd", priority=3, typing=False, queue=queue)  # type: ignore[untyped-decorator]
+    def odd() -> None: ...
+
+    at = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=30)
+    given = odd.s().set(expires={"iso": at.isoformat(), "datetime": at}.get(expires, expires))
+    given.stamp(mine="1")
+    sent = native(engine, given, "more than it takes")
+    assert await engine.send([sent]) == [None]
+    given.apply_async(("more than it takes",), task_id=sent.id)
+    ours, theirs = take(engine.app, queue)
+    assert int(ours.properties.pop("expiration")) == pytest.approx(30_000, abs=5_000)
+    theirs.properties.pop("expiration")
+    if expires == 30:
+        ours.headers.pop("expires"), theirs.headers.pop("expires")
+    assert _plain(ours) == _plain(theirs)
+    assert ours.headers["stamps"] == {"mine": "1"}
+    assert ours.properties["priority"] == 3
+
+
 async def test_arguments_that_do_not_fit_are_refused(engine: CeleryEngine) -> None:
     """As apply_async raises; the others of the batch go."""
     queue = queue_name()
@@ -354,12 +382,14 @@ async def test_redacted_arguments_are_not_shown(engine: CeleryEngine) -> None:
     call = codec_of(site.flaky).encode((1, "4711"), {})[0]
     named = codec_of(site.flaky).encode((), {"times": 1, "secret": "4711"})[0]
     unknown = msg_of_unknown(queue)
+    starred = codec_of(site.starred).encode((1, "4711", "4711"), {})[0]
     await engine.send(
         [
             message(to(queue, site.flaky), call=call),
             message(to(queue, site.flaky), call=named),
             unknown,
             message(to(queue), call='[["' + 2000 * "x" + '"]]'),
+            message(to(queue, site.starred), call=starred),
         ]
     )
     found = take(engine.app, queue)
@@ -370,6 +400,7 @@ async def test_redacted_arguments_are_not_shown(engine: CeleryEngine) -> None:
         ('["***"]', "{}"),
     ]
     assert len(shown[3][0]) == 1024
+    assert shown[4] == ('[1,"***","***"]', "{}")
     assert all("4711" not in str(one.headers) for one in found)
 
 
@@ -468,6 +499,29 @@ async def test_quorum_queues_put_off_by_themselves(rabbit: Service, engine_of: A
         assert await engine.send([late, message(site.double, 2)]) == [None, None]
     assert [one.headers["id"] for one in take(engine.app, waiting.name)] == [late.id]
     assert len(take(engine.app, queue)) == 1
+
+
+async def test_quorum_queue_of_a_direct_exchange_cannot_put_off(
+    rabbit: Service, engine_of: Any
+) -> None:
+    """A worker holds the message then, as with other queues; and what is due just goes."""
+    queue = queue_name()
+    engine: CeleryEngine = await engine_of(
+        rabbit.url, task_default_queue=queue, task_default_queue_type="quorum"
+    )
+    late = message(site.double, 1, run_after=time.time() + 1000)
+    assert await engine.send([late]) == [None]
+    assert len(take(engine.app, queue)) == 1
+    topic: CeleryEngine = await engine_of(
+        rabbit.url,
+        task_default_queue=f"{queue}-2",
+        task_default_queue_type="quorum",
+        task_default_exchange_type="topic",
+        task_default_exchange=f"{queue}-exchange",
+        task_default_routing_key=queue,
+    )
+    assert await topic.send([message(site.double, 1, run_after=time.time() - 5)]) == [None]
+    assert len(take(topic.app, f"{queue}-2")) == 1
 
 
 async def test_second_address_is_tried(broker: Service, engine_of: Any) -> None:
@@ -943,6 +997,27 @@ async def test_from_a_request_to_the_worker(
     assert all(line[2] == "datetime" for line in workers.lines("theirs"))
 
 
+async def test_the_example(redis: Service, workers: Workers) -> None:
+    """As the two commands at its top say."""
+    httpx = need("httpx")
+    port = free_port()
+    # In a database of its own, as other workers of this file do not know its task.
+    places = {"BROKER_URL": redis.url.replace("/0", "/5"), "RESULTS_URL": workers.results}
+    name = "examples.engines.celery_app"
+    workers.start("uvicorn", f"{name}:app", "--port", str(port), **places)
+    workers.start("celery", "-A", f"{name}:celery", "worker", **places)
+    accepted = ""
+    deadline = time.monotonic() + DEADLINE
+    async with httpx.AsyncClient() as client:
+        while not accepted:
+            with contextlib.suppress(httpx.TransportError):
+                accepted = (await client.get(f"http://127.0.0.1:{port}/")).text
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+    id = accepted.removeprefix("accepted, job ").strip()  # noqa: A001
+    await until(lambda: _says(workers, "invoice for order 7", id), DEADLINE)
+
+
 # What the result backend says.
 
 
@@ -970,6 +1045,44 @@ def test_states_of_the_result_backend(meta: dict[str, Any], expected: Any) -> No
     assert report is not None
     assert (report.status, report.attempt) == expected[:2]
     assert (report.error or "").startswith(expected[2] or "")
+
+
+async def test_close_breaks_off_what_is_asked(
+    rabbit: Service, engine_of: Any, tmp_path: Path
+) -> None:
+    """A result backend that is stuck, and workers that are waited for."""
+    with RedisServer(tmp_path / "results") as results:
+        engine: CeleryEngine = await engine_of(rabbit.url, results=results.url)
+        assert not await engine.cancel(new_id(0))
+        results.freeze()
+        asking = asyncio.ensure_future(engine.fetch(new_id(0)))
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        await engine.close()
+        with pytest.raises(Exception):  # noqa: B017, PT011 - of whatever kind
+            await asking
+        assert time.monotonic() - began < 2
+        results.thaw()
+        await until(lambda: not threads(), DEADLINE)
+
+
+async def test_stuck_thread_is_waited_for_and_not_joined_by_another(
+    engine_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should a call not even end when its connection is broken."""
+    engine: CeleryEngine = await engine_of("memory://", timeout=0.2)
+    gate = threading.Event()
+    await engine.open()
+    assert engine._sender is not None
+    stuck = asyncio.ensure_future(engine._sender[0].call(gate.wait))
+    await asyncio.sleep(0.05)
+    stuck.cancel()
+    await engine.close()
+    with pytest.raises(ConnectionError, match="has not come to its end yet"):
+        await engine.open()
+    assert await engine.fetch(new_id(0)) is None
+    gate.set()
+    await engine.open()
 
 
 async def test_frozen_result_backend_does_not_stop_sending(

@@ -7,12 +7,14 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from asgi_bg._options import Options
 from asgi_bg.engines import Engine, Message
 from asgi_bg.engines.worker import Worker
 from asgi_bg.testing.engine_contract import EngineContract
@@ -207,6 +209,25 @@ class CeleryContract(Contract):
 
     def make_engine(self) -> Engine:
         return self.engine_at(self.url)
+
+    def test_it_cancels(self) -> None:
+        """E5: Celery's workers are asked, so one has to run; and the job must not be due."""
+
+        async def use(engine: Engine) -> None:
+            await engine.send([self.message("first")])
+            with self.run_worker():
+                await self.until(self.lines, "the worker works")
+                due = time.time() + 5.0
+                gone = self.message("gone", run_after=due, options=Options(delay=5.0))
+                await engine.send([gone, self.message("stays")])
+                await self.until(lambda: len(self.lines()) == 2, "the worker has taken both")
+                assert await engine.cancel(gone.id) is True
+                after = self.message("after", run_after=due + 1.0, options=Options(delay=6.0))
+                await engine.send([after])
+                await self.until(lambda: len(self.lines()) == 3, "what was due later has run")
+            assert [line.words for line in self.lines()] == ["first", "stays", "after"]
+
+        self.with_engine(use)
 
 
 class TestCeleryOnRedis(CeleryContract, OnRedis):

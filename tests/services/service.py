@@ -105,7 +105,11 @@ class Service(ABC):
         return path.read_text(errors="replace")[-2000:] if path.exists() else ""
 
     def __enter__(self) -> Service:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(
