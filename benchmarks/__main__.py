@@ -12,6 +12,8 @@ from benchmarks import (
     backlog,
     disk,
     durable,
+    engines,
+    forwarding,
     history,
     http_load,
     import_time,
@@ -41,6 +43,8 @@ class Extent:
     backlog: int
     history: int
     history_rounds: int
+    forwarded: int
+    forwards: int
 
 
 FULL = Extent(
@@ -53,6 +57,8 @@ FULL = Extent(
     backlog=backlog.JOBS,
     history=history.ROWS,
     history_rounds=history.ROUNDS,
+    forwarded=forwarding.JOBS,
+    forwards=engines.ROUNDS,
 )
 QUICK = Extent(
     rounds=3,
@@ -64,6 +70,8 @@ QUICK = Extent(
     backlog=backlog.JOBS // 10,
     history=history.ROWS // 50,
     history_rounds=3,
+    forwarded=forwarding.JOBS // 10,
+    forwards=1,
 )
 
 
@@ -109,6 +117,12 @@ def _durable(results: Results, extent: Extent) -> None:
     results.durable = durable.measure(extent.rounds, extent.seconds)
 
 
+def _engines(results: Results, extent: Extent) -> None:
+    results.engines = engines.measure(
+        extent.rounds, extent.seconds, extent.forwarded, extent.forwards
+    )
+
+
 def _in_process(results: Results, extent: Extent) -> None:
     results.costs = in_process.measure(extent.cost_rounds, extent.cost_requests)
 
@@ -136,6 +150,7 @@ def _workers(results: Results, extent: Extent) -> None:
 BENCHMARKS: dict[str, Callable[[Results, Extent], None]] = {
     "http": _http,
     "durable": _durable,
+    "engines": _engines,
     "in-process": _in_process,
     "memory": _memory,
     "import": _import,

@@ -27,7 +27,9 @@ class Row:
     """The figures of one variant; the ratios are to the plain app of its own framework.
 
     Attributes:
-        rate: Requests per second, the median round.
+        rate: Requests per second, by the time until their tasks were run and their jobs
+            stored; the median round.
+        answered: The same by the time of the load alone.
         best: The same of the best round.
         spread: By how much the best round exceeds the worst, as a share of the median.
         failed: How many requests of all rounds failed.
@@ -39,6 +41,7 @@ class Row:
 
     variant: Variant
     rate: float
+    answered: float
     best: float
     spread: float
     failed: int
@@ -59,7 +62,7 @@ def measure(
         variants: What to load.
         rounds: How often.
         seconds: How long each time.
-        stores: By kind, a directory for the files and the address of Redis.
+        stores: By kind, a directory for the files and the addresses of the others.
 
     Raises:
         BenchmarkError: A server did not start, requests failed, or tasks were not run.
@@ -86,9 +89,11 @@ def measure(
 
 
 def _store(variant: Variant, stores: Mapping[str, str]) -> list[str]:
+    file = str(Path(stores.get("file", ""), f"{variant.key}.db"))
     if variant.store == "file":
-        return [str(Path(stores["file"], f"{variant.key}.db"))]
-    return [stores[variant.store]] if variant.store else []
+        return [file]
+    places = [stores[variant.store]] if variant.store else []
+    return [*places, file] if variant.has_outbox else places
 
 
 def load(server: Server, core: int, seconds: int, in_flight: int) -> Run:
@@ -102,11 +107,17 @@ def load(server: Server, core: int, seconds: int, in_flight: int) -> Run:
         raise BenchmarkError(f"{result['errors']} requests to {server.variant.key!r} failed")
     server.requests += result["requests"]
     server.failed += result["errors"]
-    # Where tasks are left to run, the round goes on.
-    more = _await_tasks(server, in_flight, DRAIN_TIMEOUT)
+    # Where tasks are left to run, the round goes on. Behind an outbox every job is waited for:
+    # none of them depends on what wrk has left behind.
+    more = _await_tasks(server, 0 if server.variant.has_outbox else in_flight, DRAIN_TIMEOUT)
     _await_tasks(server, 0, QUIET_TIMEOUT)  # what is under way must not slow the next server
-    rate = (result["requests"] - result["errors"]) / (result["duration"] / 1e6 + more)
-    return Run(rate, result["p50"] / 1e3, result["p99"] / 1e3)
+    answers, time_taken = result["requests"] - result["errors"], result["duration"] / 1e6
+    return Run(
+        rate=answers / (time_taken + more),
+        answered=answers / time_taken,
+        p50=result["p50"] / 1e3,
+        p99=result["p99"] / 1e3,
+    )
 
 
 def wrk(port: int, cores: str, seconds: int) -> dict[str, int]:
@@ -188,6 +199,7 @@ def summarise(servers: list[Server]) -> list[Row]:
             Row(
                 variant=server.variant,
                 rate=rate,
+                answered=statistics.median(run.answered for run in server.runs),
                 best=max(rates),
                 spread=(max(rates) - min(rates)) / rate,
                 failed=server.failed,

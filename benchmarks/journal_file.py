@@ -21,8 +21,8 @@ def succeeded(file: str) -> int:
 
 
 def unfinished(file: str) -> int:
-    """Return how many jobs of the file have not ended."""
-    return _count(file, "status IN ('queued', 'running')")
+    """Return how many jobs of the file have neither ended nor been handed over."""
+    return _count(file, "status IN ('queued', 'running') AND engine IS NULL")
 
 
 def _count(file: str, condition: str) -> int:

@@ -40,7 +40,7 @@ def with_arq(url: str) -> Any:
         await pool.enqueue_job("work", 1)
         return PlainTextResponse(BODY)
 
-    return starlette_app(greet, lifespan=lifespan, stored=_held(url, "ZCARD", "arq:queue"))
+    return starlette_app(greet, lifespan=lifespan, stored=held(url, "ZCARD", "arq:queue"))
 
 
 def with_saq(url: str) -> Any:
@@ -60,7 +60,7 @@ def with_saq(url: str) -> Any:
         await queue.enqueue("work", number=1)
         return PlainTextResponse(BODY)
 
-    stored = _held(url, "LLEN", "saq:default:queued")
+    stored = held(url, "LLEN", "saq:default:queued")
     return starlette_app(greet, lifespan=lifespan, stored=stored)
 
 
@@ -82,7 +82,7 @@ def with_taskiq(url: str) -> Any:
         await job.kiq(1)
         return PlainTextResponse(BODY)
 
-    return starlette_app(greet, lifespan=lifespan, stored=_held(url, "LLEN", "taskiq"))
+    return starlette_app(greet, lifespan=lifespan, stored=held(url, "LLEN", "taskiq"))
 
 
 def with_celery(url: str) -> Any:
@@ -100,10 +100,10 @@ def with_celery(url: str) -> Any:
         job.delay(1)
         return PlainTextResponse(BODY)
 
-    return starlette_app(greet, stored=_held(url, "LLEN", "celery"))
+    return starlette_app(greet, stored=held(url, "LLEN", "celery"))
 
 
-def _held(url: str, command: str, key: str) -> Callable[[], int]:
+def held(url: str, command: str, key: str) -> Callable[[], int]:
     """Return a function that counts the jobs that a queue holds."""
     from redis import Redis
 

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from importlib.metadata import Distribution, version
 from pathlib import Path
 
+from benchmarks import postgres_server
 from benchmarks.results import Results
 from benchmarks.tables import sections
 
@@ -22,6 +23,7 @@ PLOT = Path(__file__).with_name("throughput.svg")
 _PACKAGES = (
     *("asgi_bg", "starlette", "uvicorn", "uvloop", "httptools", "anyio", "asgi-background"),
     *("fastapi", "fastapi-taskflow", "fastapi-jobs", "celery", "taskiq", "taskiq-redis"),
+    "procrastinate",
 )
 _APART = ("arq", "saq")
 """Packages that have an environment of that name."""
@@ -69,6 +71,10 @@ def _versions() -> Iterator[str]:
         ("redis-server", "--version"), capture_output=True, text=True, check=True
     )
     yield f"Redis {redis.stdout.partition('v=')[2].partition(' ')[0]}"
+    postgres = postgres_server.program("postgres")
+    if postgres is not None:
+        told = subprocess.run((postgres, "--version"), capture_output=True, text=True, check=True)
+        yield f"PostgreSQL {told.stdout.split()[2]}"
     yield f"SQLite {sqlite3.sqlite_version}"
 
 

@@ -6,10 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from benchmarks.backlog import Backlog
+from benchmarks.engines import Engines
 from benchmarks.history import History
 from benchmarks.http_load import Row
 from benchmarks.million import GROWTH_LIMIT, Memory
-from benchmarks.variants import INSTALLED, OURS_ASYNC, OURS_DURABLE, OURS_SYNC, Variant
+from benchmarks.variants import (
+    INSTALLED,
+    OURS_ASYNC,
+    OURS_DURABLE,
+    OURS_SYNC,
+    PAIRS,
+    Variant,
+)
 from benchmarks.workers import Workers
 
 
@@ -33,6 +41,7 @@ class Results:
     Attributes:
         rows: The variants over HTTP whose tasks live in memory.
         durable: Those whose jobs are kept.
+        engines: Those that are handed over to engines.
         flush: Microseconds that the disk takes to keep one page.
         costs: Microseconds over the bare app in process, by label.
         memory: The million jobs.
@@ -44,6 +53,7 @@ class Results:
 
     rows: list[Row] = field(default_factory=list[Row])
     durable: list[Row] = field(default_factory=list[Row])
+    engines: Engines | None = None
     flush: float | None = None
     costs: dict[str, float] = field(default_factory=dict[str, float])
     memory: Memory | None = None
@@ -101,6 +111,8 @@ def targets(results: Results) -> Iterator[Target]:
         ours = results.row(OURS_DURABLE)
         yield _share("one durable job: share of the plain app", ours, 0.6)
         yield _at_most("one durable job: p99 latency, times the plain app's", ours.p99_ratio, 5.0)
+    if (found := results.engines) is not None:
+        yield from _engine_targets(found)
     if (backlog := results.backlog) is not None:
         what = f"{backlog.full.jobs:,} unfinished jobs"
         yield _at_most(f"{what}: s to the first 200", backlog.full.seconds, 2.0)
@@ -113,6 +125,19 @@ def targets(results: Results) -> Iterator[Target]:
     if (workers := results.workers) is not None:
         what = f"{workers.several.workers} workers on one journal, times one worker's jobs/s"
         yield _at_least(what, workers.ratio, 1.3)
+
+
+def _engine_targets(engines: Engines) -> Iterator[Target]:
+    for pair in PAIRS:
+        if pair.least is not None:
+            what = f"{pair.name}: responses/s, times those with its own call"
+            yield _at_least(what, engines.answered(pair), pair.least)
+            what = f"{pair.name}: jobs/s that arrive, times those of its own call"
+            yield _at_least(what, engines.arrived(pair), pair.least)
+    for found in engines.forwardings:
+        what = f"{found.jobs:,} waiting jobs to {found.pair.name}"
+        yield _at_least(f"{what}: times one by one", found.ratio, 3.0)
+        yield _at_most(f"{what}: MB of memory", max(found.growth) / 1e6, 30.0)
 
 
 def _share(what: str, row: Row, least: float) -> Target:

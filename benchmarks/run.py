@@ -18,15 +18,27 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv-bench"
 PYTHON = ENVIRONMENT / "bin" / "python"
 STAMP = ENVIRONMENT / "installed.txt"
-PROGRAMS = {"wrk": "The load generator", "redis-server": "What the queues keep their jobs in"}
+PROGRAMS = {
+    "wrk": ("The load generator", "wrk"),
+    "redis-server": ("What the queues keep their jobs in", "redis-server"),
+    "postgres": ("What Procrastinate keeps its jobs in", "postgresql"),
+}
+"""What they are for, and the packages that have them."""
+
+PLACES = (os.environ.get("PATH", os.defpath), *map(str, Path("/usr/lib/postgresql").glob("*/bin")))
 SERVER = ("starlette", "uvicorn", "uvloop", "httptools")
 PACKAGES = (
     *(*SERVER, "asgi-background", "matplotlib"),
     *("fastapi", "fastapi-jobs", "fastapi-taskflow"),
     *("celery[redis]", "taskiq", "taskiq-redis", "hiredis"),
+    *("procrastinate", "psycopg[binary]"),
 )
 APART = {"arq": (*SERVER, "arq"), "saq": (*SERVER, "saq[hiredis,redis]")}
 """What has an environment of its own in that environment: it wants another client of Redis."""
+
+CHECKOUT = ("--editable", str(ROOT))
+WITH_CHECKOUT = ("arq",)
+"""Which of those need this checkout, too."""
 
 
 def main() -> NoReturn:
@@ -46,16 +58,21 @@ def prepare() -> bool:
     if sys.version_info < (3, 11):
         print("Some of the packages compared need Python 3.11 or newer; start this with such.")
         return False
-    for program, purpose in PROGRAMS.items():
-        if shutil.which(program) is None:
-            print(f"{purpose}, {program}, is missing. Get it with: apt-get install {program}")
+    for program, (purpose, package) in PROGRAMS.items():
+        if shutil.which(program, path=os.pathsep.join(PLACES)) is None:
+            print(f"{purpose}, {program}, is missing. Get it with: apt-get install {package}")
             return False
     if not is_current():
         names = sorted({*PACKAGES, *(name for names in APART.values() for name in names)})
         print(f"Preparing {ENVIRONMENT.name} with {', '.join(names)} and this checkout ...")
         if not (
-            install(ENVIRONMENT, *PACKAGES, "--editable", str(ROOT))
-            and all(install(ENVIRONMENT / name, *APART[name]) for name in APART)
+            install(ENVIRONMENT, *PACKAGES, *CHECKOUT)
+            and all(
+                install(
+                    ENVIRONMENT / name, *APART[name], *(CHECKOUT if name in WITH_CHECKOUT else ())
+                )
+                for name in APART
+            )
         ):
             print("The packages could not be installed; pip has said above why.")
             return False
@@ -66,9 +83,12 @@ def prepare() -> bool:
 def install(environment: Path, *packages: str) -> bool:
     """Make an environment with packages, in place of the one that was there."""
     venv.create(environment, with_pip=True, clear=True)
-    command = (environment / "bin" / "python", "-m", "pip", "install", "-qq")
-    quiet = "--disable-pip-version-check"
-    return subprocess.run((*command, quiet, *packages), check=False).returncode == 0
+    pip = (environment / "bin" / "python", "-m", "pip", "--disable-pip-version-check")
+    # An old one tries many more versions of packages than it has to.
+    return all(
+        subprocess.run((*pip, "install", "-qq", *names), check=False).returncode == 0
+        for names in (("--upgrade", "pip"), packages)
+    )
 
 
 def wanted() -> str:

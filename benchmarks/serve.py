@@ -1,6 +1,6 @@
-"""Serves one variant on one core: ``python -m benchmarks.serve VARIANT CORE [STORE]``.
+"""Serves one variant on one core: ``python -m benchmarks.serve VARIANT CORE [STORE...]``.
 
-The store is the file, or the address of the server, where the variant keeps its jobs.
+The stores are where the variant keeps its jobs: a file, the address of a server, or both.
 The first line it prints is the port, a free one of the loopback interface.
 """
 
@@ -12,9 +12,9 @@ import sys
 
 import uvicorn
 
-from benchmarks import apps, durable_apps, queue_apps
+from benchmarks import apps, durable_apps, engine_apps, queue_apps
 
-BUILDERS = apps.BUILDERS | durable_apps.BUILDERS | queue_apps.BUILDERS
+BUILDERS = apps.BUILDERS | durable_apps.BUILDERS | queue_apps.BUILDERS | engine_apps.BUILDERS
 
 
 def main() -> None:

@@ -27,11 +27,13 @@ class Run:
     """What wrk saw of one server in one round.
 
     Attributes:
-        rate: Requests per second.
+        rate: Requests per second, by the time until their tasks were run and their jobs stored.
+        answered: The same by the time of the load alone.
         p50, p99: The latency that 50 and 99 of 100 requests stayed below, in milliseconds.
     """
 
     rate: float
+    answered: float
     p50: float
     p99: float
 

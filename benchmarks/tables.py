@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 
 from benchmarks.backlog import Backlog
+from benchmarks.engines import Engines
+from benchmarks.forwarding import Forwarding
 from benchmarks.history import History
 from benchmarks.http_load import Row
 from benchmarks.results import Results, targets
+from benchmarks.variants import PAIRS
 from benchmarks.workers import Workers
 
 Table = Sequence[Sequence[str]]
@@ -19,6 +23,9 @@ def sections(results: Results) -> Iterator[tuple[str, Table]]:
         yield "Over HTTP", _in_memory(results.rows)
     if results.durable:
         yield "Durable jobs over HTTP", _durable(results.durable)
+    if results.engines is not None:
+        yield "Engines over HTTP", _engines(results.engines)
+        yield "Engines, from a journal", _forwardings(results.engines.forwardings)
     if results.costs:
         costs = [(label, f"{cost:.2f}") for label, cost in results.costs.items()]
         yield "In process", [("in process", "µs over the bare app"), *costs]
@@ -75,6 +82,52 @@ def _durable(rows: list[Row]) -> Table:
                 f"{row.failed}",
             )
             for row in rows
+        ),
+    ]
+
+
+def _engines(engines: Engines) -> Table:
+    times = {
+        pair.ours: (f"{engines.answered(pair):.1f}", f"{engines.arrived(pair):.1f}")
+        for pair in PAIRS
+    }
+    return [
+        (
+            *("one job for an engine", "responses/s", "times", "jobs/s", "times"),
+            *("spread", "share", "p50 ms", "p99 ms", "/ plain", "peak MB"),
+        ),
+        *(
+            (
+                row.variant.label,
+                f"{row.answered:,.0f}",
+                times.get(row.variant, ("",))[0],
+                f"{row.rate:,.0f}",
+                times.get(row.variant, ("",))[-1],
+                f"{row.spread:.0%}",
+                f"{row.share:.3f}",
+                f"{row.p50:.2f}",
+                f"{row.p99:.2f}",
+                f"{row.p99_ratio:.2f}",
+                f"{row.memory / 1e6:.1f}",
+            )
+            for row in engines.rows
+        ),
+    ]
+
+
+def _forwardings(found: list[Forwarding]) -> Table:
+    return [
+        ("waiting jobs in a journal", "jobs/s", "spread", "one by one", "times", "MB more"),
+        *(
+            (
+                f"{one.jobs:,} for {one.pair.name}",
+                f"{statistics.median(one.ours):,.0f}",
+                f"{(max(one.ours) - min(one.ours)) / statistics.median(one.ours):.0%}",
+                f"{statistics.median(one.own):,.0f}",
+                f"{one.ratio:.1f}",
+                f"{max(one.growth) / 1e6:.1f}",
+            )
+            for one in found
         ),
     ]
 

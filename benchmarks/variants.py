@@ -15,6 +15,7 @@ class Variant:
         label: Its name for readers.
         runs_task: Whether every request of it must run one task.
         store: Where every request of it must leave one job; empty for nowhere.
+        has_outbox: Whether a file has the jobs before that store has.
         baseline: The key of the plain app that its figures are shares of.
         environment: The directory of its virtual environment inside the suite's own, where
             its packages do not fit to the others'; empty for the suite's own.
@@ -25,7 +26,8 @@ class Variant:
     key: str
     label: str
     runs_task: bool
-    store: Literal["", "file", "redis"] = ""
+    store: Literal["", "file", "redis", "postgres"] = ""
+    has_outbox: bool = False
     baseline: str = "plain"
     environment: str = ""
     may_fail: bool = False
@@ -60,6 +62,34 @@ FASTAPI_JOBS = Variant(
     baseline="fastapi-plain",
     may_fail=True,  # with "database is locked", after 5 s
 )
+PROCRASTINATE = Variant(
+    "procrastinate", "Procrastinate, accepts it", runs_task=False, store="postgres"
+)
+OURS_ARQ = Variant(
+    *("ours-arq", "asgi_bg, hands it over to ARQ"),
+    runs_task=False,
+    store="redis",
+    has_outbox=True,
+    environment="arq",
+)
+OURS_TASKIQ = Variant(
+    *("ours-taskiq", "asgi_bg, hands it over to taskiq"),
+    runs_task=False,
+    store="redis",
+    has_outbox=True,
+)
+OURS_CELERY = Variant(
+    *("ours-celery", "asgi_bg, hands it over to Celery"),
+    runs_task=False,
+    store="redis",
+    has_outbox=True,
+)
+OURS_PROCRASTINATE = Variant(
+    *("ours-procrastinate", "asgi_bg, hands it over to Procrastinate"),
+    runs_task=False,
+    store="postgres",
+    has_outbox=True,
+)
 
 VARIANTS = (
     PLAIN,
@@ -84,3 +114,29 @@ DURABLE_VARIANTS = (
     FASTAPI_JOBS,
 )
 """Jobs that are kept elsewhere than in the server's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An engine: how its own call leaves a job to it, and how we do.
+
+    Attributes:
+        name: What the engine is called.
+        own: The variant that calls the engine itself.
+        ours: Ours, with a journal and that engine.
+        least: How many times the engine's own rate ours is to be; None where there is no target.
+    """
+
+    name: str
+    own: Variant
+    ours: Variant
+    least: float | None
+
+
+PAIRS = (
+    Pair("ARQ", ARQ, OURS_ARQ, 4.0),
+    Pair("taskiq", TASKIQ, OURS_TASKIQ, 4.0),
+    Pair("Celery", CELERY, OURS_CELERY, 8.0),
+    Pair("Procrastinate", PROCRASTINATE, OURS_PROCRASTINATE, None),
+)
+"""The engines that jobs are handed over to."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,7 +19,11 @@ from arq.constants import (
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import NoScriptError
 
-__all__ = ["Entry", "Look", "connect", "enqueue", "look", "twin_of", "withdraw"]
+__all__ = ["Entry", "Look", "connect", "disconnect", "enqueue", "look", "twin_of", "withdraw"]
+
+
+CLOSE_TIMEOUT = 1.0
+"""How many seconds connections get to be closed."""
 
 
 class Entry(NamedTuple):
@@ -131,9 +137,16 @@ async def connect(target: RedisSettings | ArqRedis) -> ArqRedis:
 def twin_of(client: ArqRedis) -> ArqRedis:
     """Return a client of the same Redis, with connections of its own."""
     pool: Any = client.connection_pool
-    # Unlike `isinstance`, this leaves the type of the pool as unknown as it is.
-    if issubclass(type(pool), SentinelConnectionPool):
-        made: ArqRedis = pool.sentinel_manager.master_for(pool.service_name, redis_class=ArqRedis)
+    manager = _sentinels_of(pool)
+    if manager is not None:
+        asked = [each.connection_pool.connection_kwargs for each in manager.sentinels]
+        own = type(manager)(
+            [(each["host"], each["port"]) for each in asked],
+            manager.min_other_sentinels,
+            manager.sentinel_kwargs,
+            **manager.connection_kwargs,
+        )
+        made: ArqRedis = own.master_for(pool.service_name, redis_class=ArqRedis)
         return made
     twin = type(pool)(
         connection_class=pool.connection_class,
@@ -141,6 +154,21 @@ def twin_of(client: ArqRedis) -> ArqRedis:
         **pool.connection_kwargs,
     )
     return ArqRedis(twin)
+
+
+async def disconnect(client: ArqRedis) -> None:
+    """Close all connections of a client, whatever state they are in."""
+    pool: Any = client.connection_pool
+    manager = _sentinels_of(pool)
+    others = [] if manager is None else [each.connection_pool for each in manager.sentinels]
+    for each in (pool, *others):
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(each.disconnect(), CLOSE_TIMEOUT)
+
+
+def _sentinels_of(pool: Any) -> Any:
+    # Unlike `isinstance`, this leaves the type of the pool as unknown as it is.
+    return pool.sentinel_manager if issubclass(type(pool), SentinelConnectionPool) else None
 
 
 async def enqueue(redis: ArqRedis, entries: Sequence[Entry]) -> None:

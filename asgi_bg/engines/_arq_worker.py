@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any, overload
 
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix, job_key_prefix
 from arq.jobs import Serializer, serialize_job
 from arq.utils import to_unix_ms
-from arq.worker import Function, Retry, Worker, func
+from arq.worker import Function, Retry, func
 
 from asgi_bg._task import Task, declared_task
 from asgi_bg.engines._arq_json import is_envelope
 from asgi_bg.engines.base import Again, Envelope, Performer
 from asgi_bg.exceptions import EngineError, JobFailed
 
-__all__ = ["AppWorker", "Functions", "Leases", "Roster"]
+__all__ = ["LEASES", "Functions", "Leases", "Roster", "cancelled"]
 
 logger = logging.getLogger("asgi_bg")
 
@@ -38,9 +38,6 @@ NO_LIMIT = 10.0 * 365 * 86400
 CANCEL_TIMEOUT = 2.0
 """How many seconds jobs that are cancelled get to tell Redis that they are to be run again."""
 
-PAUSE = 1.0
-"""How many seconds lie between two looks whether Redis can be reached again."""
-
 
 class Leases:
     """Tells Redis which jobs are being run, as long as they are.
@@ -58,54 +55,38 @@ class Leases:
         self._redis = redis
         self._seconds = seconds
         self._held: set[str] = set()
-        self._fresh: set[str] = set()
-        self._wake = asyncio.Event()
-        self._is_closed = False
         self._keeping = asyncio.get_running_loop().create_task(self._keep())
 
-    @contextlib.contextmanager
-    def held(self, id: str) -> Generator[None, None, None]:
+    @contextlib.asynccontextmanager
+    async def held(self, id: str) -> AsyncGenerator[None, None]:
         """Hold a job, until the block ends."""
         self._held.add(id)
-        self._fresh.add(id)
-        self._wake.set()
         try:
+            # Before it begins, as it may be what its worker dies of.
+            await self._renew((id,))
             yield
         finally:
             self._held.discard(id)
 
     async def aclose(self) -> None:
         """Let go of all."""
-        # Before Python 3.12, a cancelled `wait_for` may return as if nothing had happened.
-        self._is_closed = True
         await cancelled((self._keeping,))
 
     async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
-        interval = self._seconds / 4
-        due = loop.time() + interval
-        while not self._is_closed:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, due - loop.time()))
-            self._wake.clear()
-            ids = self._held & self._fresh
-            self._fresh.clear()
-            if loop.time() >= due:
-                ids = set(self._held)
-                due = loop.time() + interval
-            if not ids:
-                continue
-            try:
-                await self._renew(ids)
-            except Exception as exc:
-                # What was said before still counts; the next time may be in time.
-                logger.debug("%d job(s) could not be held: %r", len(ids), exc)
+        while True:
+            await asyncio.sleep(self._seconds / 4)
+            if self._held:
+                await self._renew(tuple(self._held))
 
-    async def _renew(self, ids: set[str]) -> None:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for job in ids:
-                pipe.pexpire(in_progress_key_prefix + job, int(self._seconds * 1000))
-            await pipe.execute()
+    async def _renew(self, ids: Sequence[str]) -> None:
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for job in ids:
+                    pipe.pexpire(in_progress_key_prefix + job, int(self._seconds * 1000))
+                await pipe.execute()
+        except Exception as exc:
+            # What was said before still counts; the next time may be in time.
+            logger.debug("%d job(s) could not be held: %r", len(ids), exc)
 
 
 class Functions:
@@ -152,16 +133,16 @@ class Functions:
                 f"the workers that ran it died {CRASH_LIMIT} times during it, so it is not run "
                 "any more",
             )
-        with ctx[LEASES].held(envelope["id"]):
-            try:
+        try:
+            async with ctx[LEASES].held(envelope["id"]):
                 return await self._performer.perform(name, envelope, attempt)
-            except Again as again:
-                await self._note(name, ctx, envelope, attempt + 1, again.delay)
-                raise Retry(defer=again.delay) from again.error
-            except asyncio.CancelledError:
-                # If ARQ has it run again, this was not one of the worker's crashes.
-                await asyncio.shield(self._note_calmly(name, ctx, envelope, attempt))
-                raise
+        except Again as again:
+            await self._note(name, ctx, envelope, attempt + 1, again.delay)
+            raise Retry(defer=again.delay) from again.error
+        except asyncio.CancelledError:
+            # If ARQ has it run again, this was not one of the worker's crashes.
+            await asyncio.shield(self._note_calmly(name, ctx, envelope, attempt))
+            raise
 
     def _envelope(
         self, name: str, ctx: dict[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -207,13 +188,13 @@ class Roster(Sequence[Function]):
     Args:
         functions: Makes them.
         own: Functions of ARQ's own.
-        limits: Whether ARQ's ``job_timeout`` is to count for tasks without a time limit.
+        limit: How many seconds an attempt may take, of tasks that do not say; None for any.
     """
 
-    def __init__(self, functions: Functions, own: Sequence[Any], *, limits: bool) -> None:
+    def __init__(self, functions: Functions, own: Sequence[Any], limit: float | None) -> None:
         self._functions = functions
         self._own = [func(each) for each in own]
-        self._limits = limits
+        self._limit = limit
         self._names: dict[str, None] = {}
         self._made: list[Function] = []
 
@@ -270,102 +251,8 @@ class Roster(Sequence[Function]):
 
     def _lift_limit(self, function: Function) -> None:
         task = declared_task(function.name)
-        if not self._limits or (task is not None and task.options.timeout is not None):
-            function.timeout_s = NO_LIMIT
-
-
-class LateFunctions(dict[str, Any]):
-    """The functions of a worker, which it has by name; those of a roster are found later, too."""
-
-    def __init__(self, known: dict[str, Any], roster: Roster) -> None:
-        super().__init__(known)
-        self._roster = roster
-
-    def __missing__(self, name: str) -> Function:
-        self[name] = self._roster.late(name)
-        return self[name]
-
-
-class AppWorker(Worker):
-    """An ARQ worker within the process of an app: it outlasts Redis, and leaves when asked to.
-
-    Args:
-        stopping: Set when no more jobs are to be taken.
-        roster: Its functions.
-        **settings: The arguments of `arq.worker.Worker`.
-    """
-
-    def __init__(self, stopping: asyncio.Event, roster: Roster, **settings: Any) -> None:
-        settings.update(functions=roster, handle_signals=False)
-        super().__init__(**settings)
-        self.functions = LateFunctions(self.functions, roster)
-        self._stopping = stopping
-        self._taking = asyncio.Lock()
-        self._is_away = False
-
-    async def serve(self, grace: float) -> None:
-        """Work the queue until `stopping`, and what was begun for some seconds more.
-
-        Args:
-            grace: For how many.
-
-        Raises:
-            Exception: Redis cannot be reached now.
-        """
-        main = self.main_task = self.loop.create_task(self.main())
-        asked = self.loop.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait((main, asked), return_when=asyncio.FIRST_COMPLETED)
-            if self._stopping.is_set():
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._finish(), grace)
-            else:
-                main.result()  # which raises
-        finally:
-            await cancelled((asked, main, *self.tasks.values()))
-            if self.on_shutdown is not None:
-                await self.on_shutdown(self.ctx)
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(self.pool.delete(self.health_check_key), CANCEL_TIMEOUT)
-
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Take jobs, until there is no more room or no more time."""
-        for job_id in job_ids:
-            if job_id.decode() in self.tasks:
-                continue  # its mark may have expired while Redis was away
-            async with self._taking:
-                if self._stopping.is_set() or self.job_counter >= self.max_jobs:
-                    return
-                await super().start_jobs([job_id])
-
-    async def finish_job(self, *args: Any, **kwargs: Any) -> None:
-        """Note the end of a job, when Redis is back at the latest, so that it is not run again."""
-        while True:
-            try:
-                return await super().finish_job(*args, **kwargs)
-            except Exception:
-                if self._stopping.is_set():
-                    raise
-            await asyncio.sleep(PAUSE)
-
-    async def _poll_iteration(self) -> None:
-        try:
-            await super()._poll_iteration()
-        except Exception as exc:
-            if not self._is_away:
-                logger.warning("working the queue of arq was broken off: %r", exc)
-            self._is_away = True
-            await asyncio.sleep(PAUSE)
-        else:
-            if self._is_away:
-                logger.warning("the queue of arq is being worked again")
-            self._is_away = False
-
-    async def _finish(self) -> None:
-        async with self._taking:
-            pass  # what is being taken belongs to what was begun
-        while running := [task for task in self.tasks.values() if not task.done()]:
-            await asyncio.wait(running)
+        has_own = task is not None and task.options.timeout is not None
+        function.timeout_s = NO_LIMIT if has_own or self._limit is None else self._limit
 
 
 async def cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:

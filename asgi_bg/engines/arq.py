@@ -6,18 +6,14 @@ Needs the extra ``asgi_bg[arq]``, or an ARQ that is there anyway.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
-
-import msgspec
 
 from asgi_bg._job import JobStatus
 from asgi_bg._options import check_count, check_seconds
-from asgi_bg._task import Task, declared_task, on_declared
+from asgi_bg._task import Task, on_declared
 from asgi_bg.engines.base import (
     Engine,
     Feature,
@@ -28,18 +24,16 @@ from asgi_bg.engines.base import (
     check_timeout,
 )
 from asgi_bg.engines.worker import Worker
-from asgi_bg.exceptions import EngineError, JobFailed
+from asgi_bg.exceptions import EngineError
 
 try:
     from arq.connections import ArqRedis, RedisSettings
     from arq.constants import default_queue_name
     from arq.jobs import (
         Deserializer,
-        JobResult,
         Serializer,
         deserialize_job,
         deserialize_result,
-        serialize_job,
         serialize_result,
     )
     from arq.utils import timestamp_ms, to_unix_ms
@@ -51,36 +45,31 @@ except ImportError as exc:
     ) from exc
 
 from asgi_bg.engines import _arq_json, _arq_queue
-from asgi_bg.engines._arq_worker import LEASES, AppWorker, Functions, Leases, Roster
+from asgi_bg.engines._arq_app import AppWorker
+from asgi_bg.engines._arq_jobs import (
+    entry_of,
+    milliseconds,
+    queue_of,
+    report_of,
+    with_plain_options,
+)
+from asgi_bg.engines._arq_worker import LEASES, Functions, Leases, Roster
 
 __all__ = ["ArqEngine"]
 
 BREATH = 50
 """After how many messages the event loop gets to do something else."""
 
-CLOSE_TIMEOUT = 1.0
-"""How many seconds connections get to be closed."""
-
 KEEP_RESULT = 3600.0
 """For how many seconds ARQ keeps a result, unless it is told otherwise."""
 
 LONGEST_DELAY = 100 * 365 * 86400.0
+"""For how many seconds a job may be put off; Redis counts no further than some millennia."""
 
 OUR_OPTIONS = frozenset(
     ("job_deserializer", "job_serializer", "redis_pool", "redis_settings", "retry_jobs")
 )
 """Those arguments of `arq.worker.Worker` that are the engine's to give."""
-
-NATIVE_OPTIONS: dict[str, tuple[type, ...]] = {
-    "_queue_name": (str,),
-    "_defer_by": (int, float, timedelta),
-    "_defer_until": (datetime,),
-    "_expires": (int, float, timedelta),
-    "_job_try": (int,),
-}
-"""Those arguments that `arq.connections.ArqRedis.enqueue_job` takes for itself."""
-
-_read_changes = msgspec.json.Decoder(dict[str, Any]).decode
 
 Hook = Callable[[dict[Any, Any]], Awaitable[Any]]
 
@@ -147,7 +136,7 @@ class ArqEngine(Engine):
         self._lease = lease
         self._serializer = job_serializer or _arq_json.serialize
         self._deserializer = job_deserializer or _arq_json.deserialize
-        self._keep_result: int | None = _ms(KEEP_RESULT)
+        self._keep_result: int | None = milliseconds(KEEP_RESULT)
         self._redis: ArqRedis | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         # Nothing in a job says where it waits, and who cancels it has to know.
@@ -177,7 +166,10 @@ class ArqEngine(Engine):
             EngineError: A function of ARQ's own has the name of a task.
         """
         _check_worker_options(options)
-        roster = Roster(self._functions, functions, limits="job_timeout" in options)
+        limit: float | timedelta | None = options.get("job_timeout")
+        roster = Roster(
+            self._functions, functions, None if limit is None else milliseconds(limit) / 1000
+        )
         if not tasks:
             on_declared(roster.add)
         for task in tasks:
@@ -192,6 +184,9 @@ class ArqEngine(Engine):
             "on_startup": self._startup(roster, options.get("on_startup")),
             "on_shutdown": self._shutdown(options.get("on_shutdown")),
         }
+        if not functions and not options.get("cron_jobs"):
+            # For so long ARQ takes a job for running until it is held; this is no limit then.
+            values["job_timeout"] = self._lease
         if isinstance(self._target, RedisSettings):
             values["redis_settings"] = self._target
         else:
@@ -199,7 +194,7 @@ class ArqEngine(Engine):
         if values["queue_name"] == self._queue:
             self._app_settings = roster, values
             keep: float | timedelta = options.get("keep_result", KEEP_RESULT)
-            self._keep_result = None if options.get("keep_result_forever") else _ms(keep)
+            self._keep_result = None if options.get("keep_result_forever") else milliseconds(keep)
         return type("WorkerSettings", (), {"__doc__": "Settings of ARQ workers.", **values})
 
     def check(self, task: Task[..., Any]) -> None:
@@ -223,19 +218,7 @@ class ArqEngine(Engine):
         return Native(func)
 
     def encode_native(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        if kwargs.get("_job_id") is not None:
-            raise EngineError(
-                f"the ARQ function {name} is to have an id of its own, but the job's id will be "
-                "its id; leave _job_id out"
-            )
-        if kwargs.get("_defer_by") and kwargs.get("_defer_until"):
-            raise EngineError("_defer_by and _defer_until exclude each other; give one of them")
-        plain = {
-            key: _plain_option(key, value) if key in NATIVE_OPTIONS else value
-            for key, value in kwargs.items()
-            if key != "_job_id" and not (key in NATIVE_OPTIONS and value is None)
-        }
-        return super().encode_native(name, args, plain)
+        return super().encode_native(name, args, with_plain_options(name, kwargs))
 
     async def open(self) -> None:
         await self._client()
@@ -243,7 +226,7 @@ class ArqEngine(Engine):
     async def close(self) -> None:
         redis, self._redis = self._redis, None
         if redis is not None:
-            await _disconnect(redis)
+            await _arq_queue.disconnect(redis)
 
     async def send(self, messages: Sequence[Message]) -> Sequence[str | None]:
         if not messages:
@@ -254,7 +237,15 @@ class ArqEngine(Engine):
         for position, message in enumerate(messages):
             if position % BREATH == BREATH - 1:
                 await asyncio.sleep(0)
-            entries.append(self._entry(message, now))
+            entries.append(
+                entry_of(
+                    message,
+                    now,
+                    queue=self._queue,
+                    expires=self._expires,
+                    serializer=self._serializer,
+                )
+            )
         await _arq_queue.enqueue(redis, entries)
         self._queues.update(entry.queue for entry in entries)
         return [None] * len(messages)
@@ -262,7 +253,7 @@ class ArqEngine(Engine):
     async def fetch(self, id: str) -> Report | None:
         found = await _arq_queue.look(await self._client(), id)
         if found.result is not None:
-            return _report_of(deserialize_result(found.result, deserializer=self._deserializer))
+            return report_of(deserialize_result(found.result, deserializer=self._deserializer))
         if found.data is None:
             return None
         job = deserialize_job(found.data, deserializer=self._deserializer)
@@ -278,7 +269,7 @@ class ArqEngine(Engine):
         if found.data is None:
             return False
         job = deserialize_job(found.data, deserializer=self._deserializer)
-        queue = _queue_of(job.function, job.args)
+        queue = queue_of(job.function, job.args)
         now = timestamp_ms()
         result = serialize_result(
             job.function,
@@ -308,17 +299,17 @@ class ArqEngine(Engine):
         roster, settings = self._app_settings
         values = {key: value for key, value in settings.items() if key != "redis_settings"}
         pool = self._with_serializer(await _arq_queue.connect(self._target))
+        values.update(redis_pool=pool, max_jobs=max_jobs, burst=False)
         self._worker.performer = performer
         try:
-            worker = AppWorker(
-                stopping,
-                roster,
-                **{**values, "redis_pool": pool, "max_jobs": max_jobs, "burst": False},
-            )
-            await worker.serve(grace)
+            worker = AppWorker(stopping, roster, **values)
+            try:
+                await worker.serve(grace)
+            finally:
+                await values["on_shutdown"](worker.ctx)
         finally:
             self._worker.performer = None
-            await _disconnect(pool)
+            await _arq_queue.disconnect(pool)
 
     async def _client(self) -> ArqRedis:
         loop = asyncio.get_running_loop()
@@ -328,7 +319,7 @@ class ArqEngine(Engine):
         if self._redis is None:
             made = await _arq_queue.connect(self._target)
             if self._redis is not None:
-                await _disconnect(made)  # another call was faster
+                await _arq_queue.disconnect(made)  # another call was faster
             else:
                 self._redis = made
         return self._redis
@@ -339,29 +330,6 @@ class ArqEngine(Engine):
         redis.default_queue_name = self._queue
         redis.expires_extra_ms = self._expires
         return redis
-
-    def _entry(self, message: Message, now: int) -> _arq_queue.Entry:
-        """Return a job as ARQ keeps it."""
-        added = int(message.queued_at * 1000)
-        start = added if message.run_after is None else math.ceil(message.run_after * 1000)
-        queue = message.options.queue or self._queue
-        args: tuple[Any, ...] = (message.envelope,)
-        kwargs: dict[str, Any] = {}
-        given: dict[str, Any] = {}
-        if message.native is not None:
-            plain, kwargs = message.arguments
-            args = tuple(plain)
-            given = {key: kwargs.pop(key) for key in NATIVE_OPTIONS if key in kwargs}
-            queue = given.get("_queue_name") or queue
-            if given.get("_defer_until"):
-                start = _ms(given["_defer_until"])
-            else:
-                start += _ms(given.get("_defer_by") or 0)
-        data = serialize_job(
-            message.task, args, kwargs, given.get("_job_try"), added, serializer=self._serializer
-        )
-        keep = _ms(given.get("_expires") or 0) or max(start - now, 0) + self._expires
-        return _arq_queue.Entry(message.id, queue, start, keep, data)
 
     def _startup(self, roster: Roster, users: Hook | None) -> Hook:
         async def startup(ctx: dict[Any, Any]) -> None:
@@ -390,8 +358,9 @@ def _target_of(redis: object) -> RedisSettings | ArqRedis:
         try:
             return RedisSettings.from_dsn(redis)
         except (RuntimeError, ValueError) as exc:
+            # Not the URL itself, as there may be a password in it.
             raise ValueError(
-                f"redis must be a URL such as redis://127.0.0.1:6379/0, got {redis!r}: {exc}"
+                f"redis must be a URL such as redis://127.0.0.1:6379/0, got another text: {exc}"
             ) from exc
     if not isinstance(redis, RedisSettings | ArqRedis):
         raise TypeError(f"redis must be RedisSettings, a URL or an ArqRedis, got {redis!r}")
@@ -409,62 +378,3 @@ def _check_worker_options(options: Mapping[str, Any]) -> None:
             )
     if "max_jobs" in options:
         check_count("max_jobs", options["max_jobs"], least=1)
-
-
-def _plain_option(name: str, value: Any) -> Any:
-    """Return an argument of ARQ's own as a plain JSON value."""
-    kinds = NATIVE_OPTIONS[name]
-    if not isinstance(value, kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"{name} must be of type {wanted}, got {value!r}")
-    if isinstance(value, datetime):
-        return value.timestamp()
-    return value.total_seconds() if isinstance(value, timedelta) else value
-
-
-def _ms(seconds: float | timedelta) -> int:
-    """Return a duration or an instant in whole milliseconds."""
-    if isinstance(seconds, timedelta):
-        seconds = seconds.total_seconds()
-    return round(seconds * 1000)
-
-
-def _queue_of(function: str, args: Sequence[Any]) -> str | None:
-    """Return the queue that a job of ours asks for."""
-    if not _arq_json.is_envelope(args):
-        return None
-    task = declared_task(function)
-    declared = None if task is None else task.options.queue
-    changes = args[0]["options"]
-    return declared if changes is None else _read_changes(changes).get("queue", declared)
-
-
-def _report_of(result: JobResult) -> Report:
-    told = result.result
-    fields: dict[str, Any] = {}
-    if result.success:
-        fields["status"] = JobStatus.succeeded
-        fields["result"] = told
-    elif isinstance(told, asyncio.CancelledError):
-        fields["status"] = JobStatus.cancelled
-        fields["error"] = "cancelled"
-    else:
-        fields["status"] = JobStatus.failed
-        if isinstance(told, JobFailed):
-            fields["error"] = told.error
-            fields["traceback"] = str(told.__cause__).strip()
-        else:
-            fields["error"] = _arq_json.describe(told)
-    return Report(
-        task=result.function,
-        attempt=result.job_try,
-        started_at=result.start_time.timestamp(),
-        finished_at=result.finish_time.timestamp(),
-        **fields,
-    )
-
-
-async def _disconnect(redis: ArqRedis) -> None:
-    pool: Any = redis.connection_pool
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(pool.disconnect(), CLOSE_TIMEOUT)

@@ -6,18 +6,16 @@ Needs the extra ``asgi_bg[procrastinate]``, or a Procrastinate that is there any
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
-from asgi_bg._job import JobStatus
+from asgi_bg._ids import instant_of
 from asgi_bg._task import Task, on_declared
 from asgi_bg.engines.base import (
-    Again,
     Engine,
-    Envelope,
+    Feature,
     Message,
     Native,
     Performer,
@@ -28,69 +26,54 @@ from asgi_bg.engines.worker import Worker
 from asgi_bg.exceptions import EngineError, NotSerializable
 
 try:
-    import psycopg
-    from procrastinate import App, BaseRetryStrategy, JobContext, RetryDecision, exceptions
-    from procrastinate.jobs import DEFAULT_QUEUE, Job, JobDeferrer
-    from procrastinate.tasks import Task as ProcrastinateTask
+    from procrastinate import App, PsycopgConnector
+    from procrastinate.jobs import DEFAULT_QUEUE, Job
+    from procrastinate.manager import QUEUEING_LOCK_CONSTRAINT, JobManager
+    from psycopg import DataError, IntegrityError
 except ImportError as exc:
     raise ImportError(
         "asgi_bg.engines.procrastinate needs Procrastinate and psycopg; install them with: "
         "pip install 'asgi_bg[procrastinate]'"
     ) from exc
 
+from asgi_bg.engines._procrastinate_jobs import check_options, job_of, native_of, report_of
+from asgi_bg.engines._procrastinate_line import Line
+from asgi_bg.engines._procrastinate_sql import FIND, FIND_ENDED, KNOWN_AMONG, LOOK, TABLES
+from asgi_bg.engines._procrastinate_worker import STALLED, Opening, Roster, retry_stalled
+
 __all__ = ["ProcrastinateEngine"]
 
-MAX_WORKED = 100
-"""How many jobs the app's own process takes from the queue at once at most, of all its runner's
-places: each of them needs a connection now and then."""
+FRESH = 0.25
+"""For how many seconds after it was added a job is sure not to have been sent by a process that
+has died since."""
 
-STALLED = 30.0
-"""After how many seconds without a sign of life a worker's jobs are run by another one."""
+LAST = 10_000
+"""Among how many of the jobs deferred last it is seen that one sent again has ended already."""
 
-RETRY_STALLED = "asgi_bg:retry_stalled"
-"""The task that looks for them, every minute."""
-
-KNOWN = 100_000
+KNOWN = 10_000
 """Of how many jobs the number that Procrastinate knows them by is remembered."""
 
-_PRIORITIES = range(-(2**31), 2**31)
+MAX_WORKED = 100
+"""How many jobs the app's own process takes from the queue at once, unless it is told otherwise:
+those it has, no other process can take."""
 
-_STATUS = {
-    "todo": JobStatus.queued,
-    "doing": JobStatus.running,
-    "succeeded": JobStatus.succeeded,
-    "failed": JobStatus.failed,
-    "cancelled": JobStatus.cancelled,
-    "aborting": JobStatus.running,
-    "aborted": JobStatus.cancelled,
-}
-
-_FIND = """
-SELECT max(id) AS id FROM procrastinate_jobs WHERE queueing_lock = %(lock)s
-"""
-
-_LOOK = """
-SELECT
-    status::text AS status, task_name, attempts,
-    (SELECT max(at) FROM procrastinate_events
-        WHERE job_id = jobs.id AND type = 'started') AS started_at,
-    (SELECT max(at) FROM procrastinate_events
-        WHERE job_id = jobs.id AND type IN ('succeeded', 'failed', 'cancelled', 'aborted')
-    ) AS finished_at
-FROM procrastinate_jobs AS jobs WHERE id = %(number)s
-"""
+CLOSE_TIMEOUT = 2.0
+"""How many seconds Procrastinate's worker gets to let go, once its jobs have ended."""
 
 
 class ProcrastinateEngine(Engine):
-    """Hands jobs over to Procrastinate.
+    """Hands jobs over to Procrastinate's workers.
 
-    Guarantees: a job that is sent twice is there once as long as it waits. Procrastinate's ids
-    are numbers, so a job's own id is its ``queueing_lock``.
+    Each job is what a task's ``defer_async`` would make of it, but many are sent in one
+    statement. Procrastinate's ids are numbers, so a job's own id is its ``queueing_lock``. A job
+    that is sent again while it waits or runs, or soon after it has ended, is there once.
+
+    The engine has connections of its own, and neither opens nor closes the app, but for
+    ``consume=True``.
 
     Args:
-        app: Procrastinate's app, with a connector of psycopg 3. It is opened when there is
-            something to send, and closed with the runner, unless the caller has opened it.
-        consume: Whether the app's processes work the queue too.
+        app: Procrastinate's app, with a `procrastinate.PsycopgConnector`.
+        consume: Whether the app's own process works the queue too.
         timeout: How long PostgreSQL may take to acknowledge jobs, in seconds.
 
     Raises:
@@ -98,59 +81,61 @@ class ProcrastinateEngine(Engine):
     """
 
     name = "procrastinate"
-    supports = frozenset(
-        ("delay", "results", "cancel", "retries", "timeout", "priority", "queue", "concurrency")
+    supports: frozenset[Feature] = frozenset(
+        ("cancel", "concurrency", "delay", "priority", "queue", "results", "retries", "timeout")
     )
 
     def __init__(self, app: App, *, consume: bool = False, timeout: float = 5.0) -> None:
         if not isinstance(app, App):
             raise TypeError(f"app must be a procrastinate.App, got {app!r}")
+        if not isinstance(app.connector, PsycopgConnector):
+            raise TypeError(
+                "the app's connector must be a procrastinate.PsycopgConnector, got "
+                f"{app.connector!r}"
+            )
+        if not isinstance(consume, bool):
+            raise TypeError(f"consume must be True or False, got {consume!r}")
         self.timeout = check_timeout(timeout)
         self.consume = consume
         self._app = app
-        self._is_ours = False
+        self._sending = Line(app.connector)
+        self._asking = Line(app.connector)  # what searches long is not to hold up what is sent
         self._numbers: OrderedDict[str, int] = OrderedDict()
+        self._broken_at = time.time()
         self._worker = Worker(self)
+        self._roster = Roster(app, self._worker, super().encode_native)
+        self._is_registered = False
+        self._opening = Opening(app)
+
+    def register(self, *tasks: Task[..., Any], retry_stalled: bool | str = True) -> None:
+        """Make declared tasks the app's own, for ``procrastinate --app=module.app worker``.
+
+        Args:
+            *tasks: The tasks; all declared ones, also those declared later, if none is given.
+            retry_stalled: Whether workers look every minute for jobs of others that died, and
+                have them run again; Procrastinate itself leaves them as they are. If no worker
+                works the queue ``default``: the name of one that is worked.
+
+        Raises:
+            EngineError: The app has a task of Procrastinate's own of the same name.
+        """
+        self._is_registered = True
+        for task in tasks:
+            self._roster.add(task)
+        if not tasks:
+            on_declared(self._roster.add)
+        if retry_stalled:
+            queue = DEFAULT_QUEUE if retry_stalled is True else retry_stalled
+            self._roster.add_rescue(queue)
 
     def check(self, task: Task[..., Any]) -> None:
-        """Refuse also what Procrastinate's columns and locks cannot hold."""
         super().check(task)
-        options = task.options
-        if options.concurrency not in (None, 1):
-            raise EngineError(
-                f"task {task.name} asks for concurrency={options.concurrency}, and Procrastinate "
-                "can run jobs one at a time or without a bound; ask for 1 or leave it out"
-            )
-        if options.priority not in _PRIORITIES:
-            raise EngineError(
-                f"task {task.name} asks for priority={options.priority}, and Procrastinate takes "
-                "32 bits"
-            )
-
-    # Tasks of its own.
+        check_options(task, time.time())
 
     def native(self, func: object) -> Native | None:
-        """Return what is needed to defer a task of Procrastinate's, or a configured one."""
-        if isinstance(func, ProcrastinateTask):
-            func = func.configure()
-        if not isinstance(func, JobDeferrer):
-            return None
-        job = func.job
-        at = job.scheduled_at
-        return Native(
-            job.task_name,
-            {
-                "queue": job.queue,
-                "priority": job.priority,
-                "lock": job.lock,
-                "queueing_lock": job.queueing_lock,
-                "scheduled_at": None if at is None else at.isoformat(),
-                "task_kwargs": dict(job.task_kwargs),
-            },
-        )
+        return native_of(self._app, func, lambda name, kwargs: self.encode_native(name, (), kwargs))
 
     def encode_native(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Return the arguments as JSON text; Procrastinate takes keywords only."""
         if args:
             raise NotSerializable(
                 f"Procrastinate's tasks take keyword arguments only, and {name} was given "
@@ -158,216 +143,164 @@ class ProcrastinateEngine(Engine):
             )
         return super().encode_native(name, args, kwargs)
 
-    # Sending.
-
     async def open(self) -> None:
-        """Open the app, unless its owner has, and see whether the tables are there."""
-        if getattr(self._app.connector, "_async_pool", None) is None:
-            self._is_ours = True  # also if this is cancelled on the way
-            await self._app.open_async()
-        if not await self._app.check_connection_async():
+        await self._sending.connect()
+        found = await self._sending.execute_query_one_async(TABLES)
+        if not found["are_there"]:
             raise EngineError(
                 "the database has no tables of Procrastinate's; make them with: "
                 "procrastinate --app=... schema --apply"
             )
+        if not found["are_new"]:
+            raise EngineError(
+                "the database has the tables of an older Procrastinate; migrate them, as "
+                "Procrastinate's documentation says under 'Migrate the Procrastinate schema'"
+            )
 
     async def close(self) -> None:
-        """Close the app, if this engine has opened it."""
-        if self._is_ours:
-            self._is_ours = False
-            await self._app.close_async()
+        self._broken_at = time.time()
+        self._sending.drop()
+        self._asking.drop()
 
-    async def send(self, messages: Sequence[Message]) -> list[str | None]:
-        """Defer jobs, with one statement unless one of them cannot be."""
-        jobs = [_job_of(message) for message in messages]
-        if not jobs:
-            return []
-        try:
-            await self._defer([message.id for message in messages], jobs)
-        except (exceptions.AlreadyEnqueued, exceptions.ConnectorException) as exc:
-            if len(jobs) > 1 and _is_about_a_job(exc):
-                return [(await self.send([message]))[0] for message in messages]
-            if isinstance(exc, exceptions.AlreadyEnqueued):
-                return [_answer_to(messages[0], jobs[0])]
-            if _is_about_a_job(exc):
-                return [f"{type(exc.__cause__).__name__}: {exc.__cause__}"]
-            raise
-        return [None] * len(messages)
-
-    async def _defer(self, ids: list[str], jobs: list[Job]) -> None:
-        deferred = await self._app.job_manager.batch_defer_jobs_async(jobs)
-        for own, job in zip(ids, deferred, strict=True):
-            if job.id is not None:
-                self._numbers[own] = job.id
-        while len(self._numbers) > KNOWN:
-            self._numbers.popitem(last=False)
-
-    # Following up.
+    async def send(self, messages: Sequence[Message]) -> Sequence[str | None]:
+        answers: dict[str, str | None] = {}
+        doubted = [message.id for message in messages if self._is_doubted(message)]
+        if doubted:
+            found = await self._sending.execute_query_all_async(
+                KNOWN_AMONG, locks=doubted, last=LAST
+            )
+            answers.update((row["lock"], None) for row in found)
+        new = [(message, job_of(message)) for message in messages if message.id not in answers]
+        await self._defer(new, answers)
+        return [answers[message.id] for message in messages]
 
     async def fetch(self, id: str) -> Report | None:
-        """Return how a job stands. Procrastinate keeps neither values nor errors."""
         number = await self._number_of(id)
-        rows = await self._app.connector.execute_query_all_async(_LOOK, number=number)
-        if not rows:
+        if number is None:
             return None
-        row = rows[0]
-        status = _STATUS[row["status"]]
-        failed = f"it has {row['status']}; the worker's log says why"
-        return Report(
-            status=status,
-            task=row["task_name"],
-            attempt=row["attempts"] + (status is JobStatus.running),
-            started_at=_seconds(row["started_at"]),
-            finished_at=_seconds(row["finished_at"]) if status.is_final else None,
-            error=failed if status in (JobStatus.failed, JobStatus.cancelled) else None,
-        )
+        rows = await self._asking.execute_query_all_async(LOOK, number=number)
+        return report_of(rows[0]) if rows else None
 
     async def cancel(self, id: str) -> bool:
-        """Cancel a job that waits; return whether it waited."""
         number = await self._number_of(id)
         if number is None:
             return False
-        return bool(await self._app.job_manager.cancel_job_by_id_async(number))
-
-    async def _number_of(self, id: str) -> int | None:
-        number = self._numbers.get(id)
-        if number is None:
-            # A search through all jobs, where another process has handed this one over.
-            rows = await self._app.connector.execute_query_all_async(_FIND, lock=id)
-            number = rows[0]["id"]
-        return number
-
-    # The workers.
-
-    def register(self, *tasks: Task[..., Any], retry_stalled: bool = True) -> None:
-        """Make declared tasks Procrastinate's own, for ``procrastinate --app=... worker``.
-
-        Args:
-            *tasks: The tasks; without any, all that are declared, now and later.
-            retry_stalled: Whether a task is registered too that looks every minute for jobs
-                of workers that died, and has them run again; Procrastinate leaves them as
-                they are.
-        """
-        if tasks:
-            for task in tasks:
-                self._register(task)
-        else:
-            on_declared(lambda task: self._register(task) if task.is_durable else None)
-        if retry_stalled and RETRY_STALLED not in self._tasks:
-            self._register_retry_stalled()
-
-    @property
-    def _tasks(self) -> dict[str, Any]:
-        return cast("dict[str, Any]", self._app.tasks)  # pyright: ignore[reportUnknownMemberType]
-
-    def _register(self, task: Task[..., Any]) -> None:
-        name = task.name
-
-        async def perform(context: JobContext, envelope: Envelope) -> Any:
-            return await self._worker.perform(name, envelope, context.job.attempts + 1)
-
-        self._tasks.pop(name, None)  # one that is declared anew takes its place
-        self._app.task(
-            name=name,
-            queue=task.options.queue or DEFAULT_QUEUE,
-            pass_context=True,
-            retry=_Retries(),
-        )(perform)
-
-    def _register_retry_stalled(self) -> None:
-        @self._app.periodic(cron="* * * * *", periodic_id="asgi_bg")
-        @self._app.task(name=RETRY_STALLED, queueing_lock=RETRY_STALLED)
-        async def retry_stalled(timestamp: int) -> None:
-            await self.retry_stalled()
+        return await JobManager(self._asking).cancel_job_by_id_async(number)
 
     async def retry_stalled(self, seconds: float = STALLED) -> int:
-        """Have the jobs run again whose workers have shown no sign of life for so long.
+        """Have the jobs of declared tasks run again whose workers have died.
+
+        The workers do that themselves every minute, if `register` has been told so. A job that
+        was running in three workers that died is failed instead.
+
+        Args:
+            seconds: For how long a worker has shown no sign of life that counts as dead; they
+                show one every 10 seconds.
 
         Returns:
             How many there were.
         """
-        manager = self._app.job_manager
-        stalled = list(await manager.get_stalled_jobs(seconds_since_heartbeat=seconds))
-        for job in stalled:
-            await manager.retry_job(job, retry_at=datetime.now(timezone.utc))
-        return len(stalled)
+        return await retry_stalled(JobManager(self._asking), seconds)
 
     async def work(
         self, performer: Performer, max_jobs: int, stopping: asyncio.Event, grace: float
     ) -> None:
-        """Run Procrastinate's worker in this process, until it is to stop."""
-        await self.open()
-        self.register()
+        if not self._is_registered:
+            self.register()
         self._worker.performer = performer
-        running = asyncio.ensure_future(
-            self._app.run_worker_async(
-                concurrency=min(max_jobs, MAX_WORKED),
-                install_signal_handlers=False,
-                shutdown_graceful_timeout=grace,
-            )
-        )
+        working = asyncio.ensure_future(self._work(max_jobs, grace))
         stop = asyncio.ensure_future(stopping.wait())
         try:
-            await asyncio.wait((running, stop), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((working, stop), return_when=asyncio.FIRST_COMPLETED)
             if not stop.done():
-                await running  # raises what has ended it
+                return await working  # which raises
+            working.cancel()  # by which it takes no more jobs, and lets those end that it has
+            await asyncio.wait((working,), timeout=grace + CLOSE_TIMEOUT)
         finally:
             stop.cancel()
-            running.cancel()  # which lets begun jobs end
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+            working.cancel()
+            working.add_done_callback(_see)
             self._worker.performer = None
 
+    async def _work(self, max_jobs: int, grace: float) -> None:
+        # A pool would try for half a minute.
+        await asyncio.wait_for(self._asking.connect(), self.timeout)
+        options: dict[str, Any] = {
+            "concurrency": min(max_jobs, MAX_WORKED),
+            **self._app.worker_defaults,
+            "install_signal_handlers": False,
+            "shutdown_graceful_timeout": grace,
+            "wait": True,
+        }
+        async with self._opening.opened():
+            await self._app.run_worker_async(**options)
 
-class _Retries(BaseRetryStrategy):
-    """Tries again what says so, and what a worker's shutdown has cut off."""
+    def _is_doubted(self, message: Message) -> bool:
+        """Whether it may have been sent before, and nobody heard of the acknowledgement."""
+        return message.queued_at < max(self._broken_at, time.time() - FRESH)
 
-    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
-        if isinstance(exception, Again):
-            delay = timedelta(seconds=exception.delay)
-            return RetryDecision(retry_at=datetime.now(timezone.utc) + delay)
-        if isinstance(exception, asyncio.CancelledError):
-            return RetryDecision(retry_at=datetime.now(timezone.utc))
-        return None
+    async def _defer(
+        self, entries: Sequence[tuple[Message, Job]], answers: dict[str, str | None]
+    ) -> None:
+        """Defer jobs with one statement; halve them to find one that cannot be."""
+        if not entries:
+            return
+        jobs = [job for _, job in entries]
+        try:
+            deferred = await JobManager(self._sending).batch_defer_jobs_async(jobs)
+        except (DataError, IntegrityError) as exc:
+            if len(entries) == 1:
+                ((message, job),) = entries
+                answers[message.id] = await self._reason(exc, message, job)
+                return
+        else:
+            for (message, _), job in zip(entries, deferred, strict=True):
+                answers[message.id] = None
+                self._remember(message.id, cast("int", job.id))
+            return
+        middle = len(entries) // 2
+        await self._defer(entries[:middle], answers)
+        await self._defer(entries[middle:], answers)
 
-
-def _job_of(message: Message) -> Job:
-    own = message.native
-    if own is not None:
-        at = own["scheduled_at"]
-        return Job(
-            queue=own["queue"],
-            priority=own["priority"],
-            lock=own["lock"],
-            queueing_lock=own["queueing_lock"] or message.id,
-            task_name=message.task,
-            task_kwargs={**own["task_kwargs"], **message.arguments[1]},
-            scheduled_at=None if at is None else datetime.fromisoformat(at),
+    async def _reason(
+        self, exc: DataError | IntegrityError, message: Message, job: Job
+    ) -> str | None:
+        """Return why PostgreSQL will never take a job; None if it has it already."""
+        if isinstance(exc, DataError):
+            return f"PostgreSQL cannot keep it: {exc}"
+        if exc.diag.constraint_name != QUEUEING_LOCK_CONSTRAINT:
+            raise exc  # of the user's own; the next time may be better
+        if job.queueing_lock == message.id:
+            return None
+        reason = f"a job with the queueing lock {job.queueing_lock!r} waits already"
+        if not self._is_doubted(message):
+            return reason
+        waiting = await JobManager(self._sending).list_jobs_async(
+            task=job.task_name, queueing_lock=job.queueing_lock, status="todo"
         )
-    due = message.run_after
-    return Job(
-        queue=message.options.queue or DEFAULT_QUEUE,
-        priority=message.priority,
-        lock=message.task if message.options.concurrency == 1 else None,
-        queueing_lock=message.id,
-        task_name=message.task,
-        task_kwargs={"envelope": message.envelope},
-        scheduled_at=None if due is None else datetime.fromtimestamp(due, timezone.utc),
-    )
+        is_known = any(other.task_kwargs == job.task_kwargs for other in waiting)
+        return None if is_known else reason
+
+    async def _number_of(self, id: str) -> int | None:
+        number = self._numbers.get(id)
+        if number is not None or instant_of(id) is None:
+            return number
+        rows = await self._asking.execute_query_all_async(FIND, lock=id)
+        if not rows:
+            # This reads all jobs, unless the user has made an index for it.
+            rows = await self._asking.execute_query_all_async(FIND_ENDED, lock=id)
+        number = cast("int | None", rows[0]["id"])
+        if number is not None:
+            self._remember(id, number)
+        return number
+
+    def _remember(self, id: str, number: int) -> None:
+        self._numbers[id] = number
+        while len(self._numbers) > KNOWN:
+            self._numbers.popitem(last=False)
 
 
-def _is_about_a_job(exc: BaseException) -> bool:
-    """Whether it is something in a job that PostgreSQL refuses, and not PostgreSQL itself."""
-    if isinstance(exc, exceptions.AlreadyEnqueued):
-        return True
-    return isinstance(exc.__cause__, (psycopg.DataError, psycopg.IntegrityError))
-
-
-def _answer_to(message: Message, job: Job) -> str | None:
-    if job.queueing_lock == message.id:
-        return None  # it is there already
-    return f"a job with the queueing lock {job.queueing_lock!r} waits already"
-
-
-def _seconds(at: datetime | None) -> float | None:
-    return None if at is None else at.timestamp()
+def _see(call: asyncio.Future[Any]) -> None:
+    """Look at what a call that nobody waits for has raised, or asyncio would speak of it."""
+    if not call.cancelled():
+        call.exception()

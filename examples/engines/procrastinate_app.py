@@ -7,7 +7,7 @@ It needs a PostgreSQL, whose address PROCRASTINATE_DSN says, and once:
 Then two commands:
 
     uvicorn examples.engines.procrastinate_app:app
-    procrastinate --app=examples.engines.procrastinate_app.queue worker
+    procrastinate --app=examples.engines.procrastinate_app.queue worker --concurrency 10
 
 And: curl http://127.0.0.1:8000/
 """
@@ -27,9 +27,10 @@ engine = ProcrastinateEngine(queue)
 engine.register()
 
 
-@task(retries=3)
-async def send_invoice(order: int) -> None:
+@task(retries=3, timeout=60)
+async def send_invoice(order: int) -> str:
     print(f"invoice for order {order}, job {current_job().id}", flush=True)
+    return f"invoice {order}"
 
 
 async def shop(scope: Any, receive: Any, send: Any) -> None:

@@ -168,10 +168,8 @@ if "SITE_REDIS" in _settings:
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         """Add the job that the path asks for, and answer with its id."""
         _, name, argument = scope["path"].split("/", 2)
-        if name == "own":
-            job = add_task("own", argument)
-        else:
-            job = add_task({"note": note, "held": held}[name], argument)
+        tasks: dict[str, Any] = {"note": note, "held": held, "own": "own"}
+        job = add_task(tasks[name], argument)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": job.id.encode()})
 

@@ -1,7 +1,11 @@
-"""A Procrastinate project, as the processes of its tests import it: tasks, app, worker."""
+"""A Procrastinate project, as the processes of its tests import it: tasks, app, worker.
+
+What is to be served stands in the environment. What happens is written to a file, one line each.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from dataclasses import dataclass
@@ -12,8 +16,10 @@ from uuid import UUID
 
 import procrastinate
 
-from asgi_bg import BackgroundTaskMiddleware, add_task, current_job, task
+from asgi_bg import BackgroundTaskMiddleware, Runner, add_task, current_job, task
 from asgi_bg.engines.procrastinate import ProcrastinateEngine
+
+URL = os.environ.get("ENGINE_URL", "postgresql://127.0.0.1:1/none")
 
 
 @dataclass
@@ -44,12 +50,17 @@ def in_thread(order: Order) -> Order:
     return order
 
 
+@task(name="pro:echo")
+async def echo(text: str) -> str:
+    return text
+
+
 @task(name="pro:flaky", retries=2, retry_delay=0.0)
 async def flaky(times: int) -> int:
     attempt = current_job().attempt
     note("flaky", attempt)
     if attempt <= times:
-        raise ValueError(f"attempt {attempt}")
+        raise ValueError(f"attempt {attempt}: \0 \udcff")
     return attempt
 
 
@@ -62,11 +73,36 @@ def slow() -> None:
 
 @task(name="pro:held")
 def held(path: str) -> None:
-    """Waits until a file is there."""
-    note("held", current_job().id)
+    """Waits in a thread until a file is there."""
+    note("held", current_job().id, current_job().attempt)
     while not Path(path).exists():
         time.sleep(0.02)
     note("released")
+
+
+@task(name="pro:waiting", retries=1, retry_delay=0.0)
+async def waiting(path: str) -> str:
+    """Waits on the loop until a file is there, and fails the first time."""
+    note("waiting", current_job().id, current_job().attempt)
+    while not Path(path).exists():
+        await asyncio.sleep(0.02)
+    if current_job().attempt == 1:
+        raise ValueError("the first time")
+    return "done"
+
+
+@task(name="pro:deadly")
+async def deadly() -> None:
+    """Takes its worker along."""
+    note("deadly", current_job().attempt)
+    os._exit(7)
+
+
+@task(name="pro:one-at-a-time", concurrency=1)
+async def one_at_a_time(number: int) -> None:
+    note("begin", number)
+    await asyncio.sleep(0.1)
+    note("end", number)
 
 
 @task(name="pro:parent")
@@ -74,11 +110,7 @@ def parent(number: int) -> None:
     add_task(double, number)
 
 
-app = procrastinate.App(
-    connector=procrastinate.PsycopgConnector(
-        conninfo=os.environ.get("ENGINE_URL", "postgresql://127.0.0.1:1/none"), min_size=1
-    )
-)
+app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=URL, min_size=1))
 
 
 @app.task(name="theirs", queue="own", priority=3)
@@ -87,8 +119,13 @@ async def theirs(number: int, words: list[str]) -> None:
     note("theirs", number, *words)
 
 
-engine = ProcrastinateEngine(app)
-engine.register()
+engine = ProcrastinateEngine(app, consume=os.environ.get("ENGINE_CONSUME") == "yes")
+engine.register()  # before some of the tasks are declared
+
+
+@task(name="pro:declared-later")
+async def declared_later() -> None:
+    note("declared-later")
 
 
 async def _shop(scope: Any, receive: Any, send: Any) -> None:
@@ -100,5 +137,8 @@ async def _shop(scope: Any, receive: Any, send: Any) -> None:
 
 
 asgi = BackgroundTaskMiddleware(
-    _shop, engine=engine, journal=os.environ.get("ENGINE_JOURNAL") or None
+    _shop,
+    runner=Runner(
+        engine=engine, journal=os.environ.get("ENGINE_JOURNAL") or None, drain_timeout=5.0
+    ),
 )

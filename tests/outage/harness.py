@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+from asgi_bg.journal import SQLiteJournal
 from tests.outage.brokers import KINDS, Broker
 from tests.outage.load import Load
 from tests.outage.proxy import Proxy
@@ -96,14 +97,18 @@ class Site:
 
     def start(self, count: int = 1) -> list[Server]:
         """Start apps on the journal; return when they serve."""
-        servers = [self._launch() for _ in range(count)]
-        self._servers += servers
-        self.until(
-            lambda: all(server.is_serving() or not server.is_up() for server in servers),
-            "app that comes up",
-        )
-        assert all(server.is_up() for server in servers), self.log()
-        return servers
+        for _ in range(3):  # somebody else may take a port that was free just now
+            servers = [self._launch() for _ in range(count)]
+            self._servers += servers
+            self.until(
+                lambda: all(server.is_serving() or not server.is_up() for server in servers),  # noqa: B023
+                "app that comes up",
+            )
+            if all(server.is_up() for server in servers):
+                return servers
+            for server in servers:
+                server.kill()
+        raise AssertionError(self.log())
 
     def _launch(self) -> Server:
         service = self.broker.service
@@ -119,12 +124,7 @@ class Site:
         with open(self._directory / "log", "ab") as log:
             process = subprocess.Popen(
                 (
-                    *(
-                        sys.executable,
-                        "-m",
-                        "uvicorn",
-                        os.environ.get("OUTAGE_APP", "tests.outage.app:app"),
-                    ),
+                    *(sys.executable, "-m", "uvicorn", "tests.outage.app:app"),
                     *("--host", "127.0.0.1", "--port", str(port)),
                     *("--no-access-log", "--timeout-keep-alive", "120"),
                 ),
@@ -171,10 +171,22 @@ class Site:
             f"delivery of {len(accepted)} jobs",
             seconds,
         )
+        self.until(lambda: self.counts()["queued"] == 0, "end of what waits in the journal")
+        assert self.counts()["failed"] == 0, self.log()
 
     def missing(self) -> set[str]:
         """The ids of jobs that were promised, and are not at the broker."""
         return self.accepted - set(self.broker.deliveries())
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs the journal has of each status, without those handed over."""
+        if self.journal is None:
+            return {"queued": 0, "failed": 0}
+        journal = SQLiteJournal(self.journal)
+        try:
+            return journal.counts()
+        finally:
+            journal.close()
 
     def again(self) -> int:
         """How many deliveries there were beyond the first of each job."""

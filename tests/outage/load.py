@@ -95,8 +95,10 @@ class Load:
         return {answer.body for answer in list(self.answers) if answer.is_promise}
 
     def between(self, begin: float, end: float) -> list[Answer]:
-        """The answers to what was due in that time."""
-        return [answer for answer in list(self.answers) if begin <= answer.due < end]
+        """The responses to what was due in that time."""
+        return [
+            answer for answer in list(self.answers) if answer.status and begin <= answer.due < end
+        ]
 
     def _run(self) -> None:
         try:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from tests.outage.harness import DEADLINE, Site
-from tests.outage.load import Answer, Load, quantile, times
+from tests.outage.load import Answer, quantile, times
 
 WARM_UP = 0.5
 """For how many seconds an app has been under load before its responses are looked at."""
@@ -93,7 +93,9 @@ class Course(NamedTuple):
 
     Attributes:
         before, during, after: The responses, by when they were due.
+        refused: How many responses were none of the good ones.
         unanswered: How many requests got none.
+        waiting: How many jobs were in the journal alone when the outage ended.
         again: How many deliveries there were beyond the first of each job.
         lag: How many seconds after the end of the load the last job was at the broker.
     """
@@ -101,7 +103,9 @@ class Course(NamedTuple):
     before: list[Answer]
     during: list[Answer]
     after: list[Answer]
+    refused: int
     unanswered: int
+    waiting: int
     again: int
     lag: float
 
@@ -115,18 +119,13 @@ class Course(NamedTuple):
         """The longest that any response took, in seconds."""
         return max(answer.took for answer in (*self.before, *self.during, *self.after))
 
-    @property
-    def refused(self) -> int:
-        """How many responses were none of the good ones."""
-        everything = (*self.before, *self.during, *self.after)
-        return sum(answer.status not in (0, 200) for answer in everything)
-
     def __str__(self) -> str:
         parts = zip(("before", "during", "after"), self[:3], strict=True)
         return (
             f"{', '.join(f'{name} {times(answers)}' for name, answers in parts)}, "
             f"ratio {self.ratio:.2f}; {self.refused} refused, {self.unanswered} unanswered, "
-            f"{self.again} delivered again, the last {self.lag:.1f} s after the load"
+            f"{self.waiting} waited, {self.again} delivered again, the last {self.lag:.1f} s "
+            "after the load"
         )
 
 
@@ -161,25 +160,22 @@ def go_through(
             if meanwhile is not None:
                 meanwhile()
             time.sleep(max(0.0, broken + seconds - time.monotonic()))
+            waiting = site.counts()["queued"]
             mended = time.monotonic()
         time.sleep(healthy)
     end = time.monotonic()
     site.until_delivered(DEADLINE + seconds)
     lag = time.monotonic() - end
-    return _course(load, begin, broken, mended, site.again(), lag)
-
-
-def _course(
-    load: Load, begin: float, broken: float, mended: float, again: int, lag: float
-) -> Course:
-    parts = (
-        load.between(begin, broken),
-        load.between(broken, mended),
-        load.between(mended, math.inf),
+    return Course(
+        before=load.between(begin, broken),
+        during=load.between(broken, mended),
+        after=load.between(mended, math.inf),
+        refused=sum(answer.status not in (0, 200) for answer in load.answers),
+        unanswered=sum(answer.status == 0 for answer in load.answers),
+        waiting=waiting,
+        again=site.again(),
+        lag=lag,
     )
-    before, during, after = ([answer for answer in part if answer.status] for part in parts)
-    unanswered = sum(answer.status == 0 for answer in load.answers)
-    return Course(before, during, after, unanswered, again, lag)
 
 
 def share(site: Site, seconds: float, rate: float = 300.0) -> list[str]:

@@ -43,7 +43,7 @@ class Proxy:
         self._target = target
         self._rng = random.Random(seed)
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="proxy")
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
 
@@ -73,10 +73,6 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
@@ -120,10 +116,8 @@ class Proxy:
                 self._pass_on(reader, far_writer, connection),
                 self._pass_on(far_reader, writer, connection),
             )
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             connection.reset()  # as the other side has, or refused it
-        except asyncio.CancelledError:
-            connection.reset()
         finally:
             self._connections.discard(connection)
             connection.close()

@@ -68,16 +68,19 @@ def check(course: Course) -> None:
 def test_broker_and_app_that_die_lose_nothing(site: Site) -> None:
     """E1 and J3: every response is good meanwhile, and every promised job arrives."""
     (app,) = site.start()
-    stopped = go_through(site, "stopped", seconds=SECONDS, healthy=1.0)
+    stopped = go_through(site, "stopped", seconds=SECONDS, healthy=0.5)
     check(stopped)
     assert stopped.unanswered == 0
+    assert stopped.waiting > 0
 
     def restart() -> None:
         app.kill()
         site.start()
 
     # The jobs of the first app are found in the journal by the second one.
-    check(go_through(site, "killed", seconds=SECONDS, healthy=1.0, meanwhile=restart))
+    killed = go_through(site, "killed", seconds=SECONDS, healthy=0.5, meanwhile=restart)
+    check(killed)
+    assert killed.waiting > 0
     assert site.tracebacks() == 0, site.log()
 
 
