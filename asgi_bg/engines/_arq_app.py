@@ -27,8 +27,8 @@ class LateFunctions(dict[str, Any]):
         self._roster = roster
 
     def __missing__(self, name: str) -> Function:
-        self[name] = self._roster.late(name)
-        return self[name]
+        found = self[name] = self._roster.late(name)
+        return found
 
 
 class AppWorker(Worker):
