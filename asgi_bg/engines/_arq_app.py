@@ -47,6 +47,7 @@ class AppWorker(Worker):
         self._stopping = stopping
         self._taking = asyncio.Lock()
         self._is_away = False
+        self._is_over = False
 
     async def serve(self, grace: float) -> None:
         """Work the queue until `stopping`, and what was begun for some seconds more.
@@ -67,6 +68,7 @@ class AppWorker(Worker):
             else:
                 main.result()  # which raises
         finally:
+            self._is_over = True
             await cancelled((asked, main, *self.tasks.values()))
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(self.pool.delete(self.health_check_key), CANCEL_TIMEOUT)
@@ -96,6 +98,8 @@ class AppWorker(Worker):
             await asyncio.sleep(PAUSE)
 
     async def _poll_iteration(self) -> None:
+        if self._is_over:  # redis-py 4 sometimes loses a cancellation
+            raise asyncio.CancelledError
         try:
             await super()._poll_iteration()
         except Exception as exc:

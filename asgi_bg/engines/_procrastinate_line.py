@@ -1,4 +1,4 @@
-"""One connection to Procrastinate's tables, that can be given up at any moment."""
+"""The engine's connections to Procrastinate's tables, and those of a worker in its process."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 import contextlib
 import inspect
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, cast
 
-from procrastinate import PsycopgConnector
+from procrastinate import App, PsycopgConnector
 from procrastinate.connector import BaseAsyncConnector
 from psycopg import AsyncConnection, AsyncCursor, Error
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-__all__ = ["Line", "pool_of"]
+__all__ = ["Line", "Opening"]
 
 T = TypeVar("T")
 
@@ -115,14 +115,52 @@ class Line(BaseAsyncConnector):
         return self._connection
 
 
-def pool_of(connector: object) -> Any:
+class Opening:
+    """Has an app open as long as a worker runs in the process of its owner.
+
+    Args:
+        app: The app.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._pool: Any = None
+        self._closing: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncGenerator[None, None]:
+        """Open the app, unless its owner has; then it is closed in the end."""
+        connector = self._app.connector
+        await self._closed(connector)
+        if _pool_of(connector) is not None:
+            yield
+            return
+        try:
+            await connector.open_async()
+            yield
+        finally:
+            self._pool = _pool_of(connector)
+            self._closing = asyncio.get_running_loop().create_task(connector.close_async())
+            # Broken off, it would leave tasks behind that do not heed a cancellation.
+            await asyncio.shield(self._closing)
+
+    async def _closed(self, connector: Any) -> None:
+        """Wait until what was opened before is closed."""
+        closing = self._closing
+        if closing is not None and closing.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait((closing,))
+        if self._pool is not None and _pool_of(connector) is self._pool:
+            connector._async_pool = None  # noqa: SLF001 - its loop ended before it was closed
+
+
+def _pool_of(connector: object) -> Any:
     """Return the pool of a connector that is open; None if it is not."""
     return getattr(connector, "_async_pool", None)
 
 
 async def _connect(connector: PsycopgConnector) -> Connection:
     """Connect as the pool of a connector would."""
-    pool: Any = pool_of(connector) or _pool_like(connector)
+    pool: Any = _pool_of(connector) or _pool_like(connector)
     where = await _resolved(pool.conninfo)
     options: dict[str, Any] = await _resolved(pool.kwargs) or {}
     made: Connection = await pool.connection_class.connect(where, **{**options, "autocommit": True})

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import traceback
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
@@ -28,13 +27,12 @@ from asgi_bg.engines._procrastinate_jobs import (
     lock_of,
     notes_in,
 )
-from asgi_bg.engines._procrastinate_line import pool_of
 from asgi_bg.engines._procrastinate_sql import FORGET, NOTE
 from asgi_bg.engines.base import Again, Envelope
 from asgi_bg.engines.worker import Worker
 from asgi_bg.exceptions import EngineError
 
-__all__ = ["RETRY_STALLED", "Opening", "Roster", "retry_stalled"]
+__all__ = ["RETRY_STALLED", "Roster", "retry_stalled"]
 
 logger = logging.getLogger("asgi_bg")
 
@@ -203,44 +201,6 @@ class Roster:
             await asyncio.get_running_loop().create_future()
         finally:
             await self._worker.aclose()
-
-
-class Opening:
-    """Has an app open as long as a worker runs in the process of its owner.
-
-    Args:
-        app: The app.
-    """
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self._pool: Any = None
-        self._closing: asyncio.Task[None] | None = None
-
-    @contextlib.asynccontextmanager
-    async def opened(self) -> AsyncGenerator[None, None]:
-        """Open the app, unless its owner has; then it is closed in the end."""
-        connector = self._app.connector
-        await self._closed(connector)
-        if pool_of(connector) is not None:
-            yield
-            return
-        try:
-            await connector.open_async()
-            yield
-        finally:
-            self._pool = pool_of(connector)
-            self._closing = asyncio.get_running_loop().create_task(connector.close_async())
-            # Broken off, it would leave tasks behind that do not heed a cancellation.
-            await asyncio.shield(self._closing)
-
-    async def _closed(self, connector: Any) -> None:
-        """Wait until what was opened before is closed."""
-        closing = self._closing
-        if closing is not None and closing.get_loop() is asyncio.get_running_loop():
-            await asyncio.wait((closing,))
-        if self._pool is not None and pool_of(connector) is self._pool:
-            connector._async_pool = None  # noqa: SLF001 - its loop ended before it was closed
 
 
 async def note(manager: JobManager, job: Job, notes: Notes, more: Notes) -> bool:

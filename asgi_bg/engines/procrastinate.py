@@ -37,9 +37,9 @@ except ImportError as exc:
     ) from exc
 
 from asgi_bg.engines._procrastinate_jobs import check_options, job_of, native_of, report_of
-from asgi_bg.engines._procrastinate_line import Line
+from asgi_bg.engines._procrastinate_line import Line, Opening
 from asgi_bg.engines._procrastinate_sql import FIND, FIND_ENDED, KNOWN_AMONG, LOOK, TABLES
-from asgi_bg.engines._procrastinate_worker import STALLED, Opening, Roster, retry_stalled
+from asgi_bg.engines._procrastinate_worker import STALLED, Roster, retry_stalled
 
 __all__ = ["ProcrastinateEngine"]
 

@@ -32,6 +32,7 @@ psycopg = need("psycopg")
 psycopg_pool = need("psycopg_pool")
 
 from asgi_bg.engines import _procrastinate_worker as worker_side  # noqa: E402
+from asgi_bg.engines._procrastinate_line import Opening  # noqa: E402
 from asgi_bg.engines.procrastinate import ProcrastinateEngine  # noqa: E402
 from tests.engines import procrastinate_site as site  # noqa: E402
 
@@ -439,6 +440,18 @@ async def test_pool_of_the_user_lends_its_address(app: Any, postgres: PostgresSe
                 await engine.close()
 
 
+async def test_address_may_be_a_function(app: Any, postgres: PostgresServer) -> None:
+    """Such as one that asks for a fresh password."""
+
+    async def address() -> str:
+        return postgres.url
+
+    with app.replace_connector(connector_to(address)):  # type: ignore[arg-type]
+        engine = ProcrastinateEngine(app)
+        assert await engine.send([message()]) == [None]
+        await engine.close()
+
+
 async def test_setup_that_fails_leaves_no_connection(app: Any, postgres: PostgresServer) -> None:
     async def configure(connection: Any) -> None:
         raise RuntimeError("no such setting")
@@ -545,6 +558,38 @@ async def test_connection_that_breaks_under_way_is_told(
     assert await engine.send([message()]) == [None]
 
 
+@BOTH_LOOPS
+async def test_closing_ends_calls_under_way(
+    engine: ProcrastinateEngine, rows: Rows, postgres: PostgresServer
+) -> None:
+    """They do not wait for an answer that nobody wants."""
+    assert await engine.send([message()]) == [None]
+    with psycopg.connect(postgres.url) as connection:
+        connection.execute("LOCK TABLE procrastinate_jobs")
+        sending = [asyncio.ensure_future(engine.send([message()])) for _ in range(2)]
+        blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'relation'"
+        await until(lambda: rows(blocked), DEADLINE)
+        await engine.close()
+        for call in sending:
+            with pytest.raises(psycopg.OperationalError):
+                await asyncio.wait_for(call, DEADLINE)
+    assert await engine.send([message()]) == [None]
+
+
+async def test_calls_at_the_same_time_share_a_connection(
+    engine: ProcrastinateEngine, rows: Rows
+) -> None:
+    sent = [message() for _ in range(10)]
+    assert await asyncio.gather(*(engine.send([each]) for each in sent)) == [[None]] * 10
+    reports = await asyncio.gather(*(engine.fetch(each.id) for each in sent))
+    assert [report is not None for report in reports] == [True] * 10
+    others = (
+        "SELECT 1 FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+    )
+    await until(lambda: len(rows(others)) == 2, DEADLINE)
+
+
 def test_engine_goes_from_one_loop_to_the_next(app: Any, rows: Rows) -> None:
     """As with test clients; what the first one has left open is closed."""
     engine = ProcrastinateEngine(app)
@@ -606,7 +651,7 @@ async def test_notes_that_are_none_are_not_read(engine: ProcrastinateEngine, row
     """An argument of somebody's may have any name."""
     sent = message()
     await engine.send([sent])
-    for notes in ({"interruptions": "many"}, {"outcome": "not JSON"}):
+    for notes in ({"interruptions": "many"}, {"interruptions": 0, "outcome": "not JSON"}):
         rows(
             "UPDATE procrastinate_jobs SET status = 'succeeded', args = args || %s::jsonb",
             json.dumps(notes),
@@ -998,6 +1043,24 @@ async def test_consume_drains_at_shutdown(
     report = await engine.fetch(job.id)
     assert report is not None
     assert report.status is JobStatus.succeeded
+
+
+def test_consume_goes_from_one_loop_to_the_next(app: Any) -> None:
+    """Also where the first one ended before the app was closed."""
+    opening = Opening(app)
+    connector = app.connector
+
+    async def work() -> bool:
+        async with opening.opened():
+            is_there: bool = await app.check_connection_async()
+            return is_there
+
+    assert asyncio.run(work())
+    assert connector._async_pool is None
+    assert asyncio.run(work())
+    connector._async_pool = opening._pool
+    assert asyncio.run(work())
+    assert connector._async_pool is None
 
 
 async def test_consume_outlasts_its_server(own_postgres: PostgresServer, lines: Lines) -> None:
