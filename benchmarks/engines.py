@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from benchmarks import forwarding, http_load, postgres_server, redis_server
 from benchmarks.engine_apps import procrastinate_app
 from benchmarks.forwarding import Forwarding
 from benchmarks.http_load import Row
+from benchmarks.servers import Run
 from benchmarks.variants import PAIRS, PLAIN, Pair, Variant
 
 ROUNDS = 5
@@ -43,12 +45,15 @@ class Engines:
         return next(row for row in self.rows if row.variant is variant)
 
     def answered(self, pair: Pair) -> float:
-        """How many times the responses per second of the engine's own call."""
-        return self.row(pair.ours).answered / self.row(pair.own).answered
+        """How many times the responses per second of the engine's own call; the median round."""
+        return statistics.median(ours.answered / own.answered for ours, own in self._rounds(pair))
 
     def arrived(self, pair: Pair) -> float:
         """The same by the jobs per second that have arrived at the broker."""
-        return self.row(pair.ours).rate / self.row(pair.own).rate
+        return statistics.median(ours.rate / own.rate for ours, own in self._rounds(pair))
+
+    def _rounds(self, pair: Pair) -> Iterator[tuple[Run, Run]]:
+        return zip(self.row(pair.ours).runs, self.row(pair.own).runs, strict=True)
 
 
 def measure(rounds: int, seconds: int, jobs: int, forwards: int) -> Engines:

@@ -37,6 +37,7 @@ class Row:
         p50, p99: Percentiles of latency in milliseconds, median over the rounds.
         p99_ratio, memory_ratio: How many times the plain app's.
         memory: Peak memory of the server process in bytes.
+        runs: The rounds.
     """
 
     variant: Variant
@@ -51,6 +52,7 @@ class Row:
     p99_ratio: float
     memory: int
     memory_ratio: float
+    runs: Sequence[Run]
 
 
 def measure(
@@ -209,6 +211,7 @@ def summarise(servers: list[Server]) -> list[Row]:
                 p99_ratio=p99 / statistics.median(run.p99 for run in plain.runs),
                 memory=server.peak_memory,
                 memory_ratio=server.peak_memory / plain.peak_memory,
+                runs=server.runs,
             )
         )
     return rows

@@ -34,39 +34,39 @@ def tell(*words: object) -> None:
         record.write(" ".join(map(str, words)) + "\n")
 
 
-@task(name="site:note")
+@task(name="arq-site:note")
 async def note(word: str) -> str:
     """The simplest task."""
     tell("note", word)
     return word
 
 
-@task(name="site:elsewhere", queue="site:other-queue")
+@task(name="arq-site:elsewhere", queue="arq-site:other-queue")
 async def elsewhere(word: str) -> None:
     """Has a queue of its own."""
 
 
-@task(name="site:plain")
+@task(name="arq-site:plain")
 def plain(number: int) -> list[Any]:
     """A plain function."""
     return [2 * number, threading.current_thread() is threading.main_thread()]
 
 
-@task(name="site:rich")
+@task(name="arq-site:rich")
 async def rich(when: datetime, who: UUID, item: Item) -> Item:
     """Takes and returns what JSON does not know."""
     tell("rich", type(when).__name__, type(who).__name__, type(item.when).__name__)
     return Item(item.number + 1, when)
 
 
-@task(name="site:about")
+@task(name="arq-site:about")
 async def about() -> list[Any]:
     """Says what it knows of itself."""
     job = current_job()
     return [job.id, job.task_name, job.attempt]
 
 
-@task(name="site:flaky", retries=2, retry_delay=0.2)
+@task(name="arq-site:flaky", retries=2, retry_delay=0.2)
 def flaky(fails: int) -> int:
     """Fails some times."""
     attempt = current_job().attempt
@@ -76,31 +76,31 @@ def flaky(fails: int) -> int:
     return attempt
 
 
-@task(name="site:picky", retries=2, retry_delay=0.1, retry_on=(OSError,))
+@task(name="arq-site:picky", retries=2, retry_delay=0.1, retry_on=(OSError,))
 def picky() -> None:
     """Fails in a way that is not to be tried again."""
     tell("picky", current_job().id)
     raise ValueError("not to be tried again: \udcff")
 
 
-@task(name="site:late", timeout=0.2)
+@task(name="arq-site:late", timeout=0.2)
 async def late() -> None:
     """Takes too long."""
     await asyncio.sleep(60)
 
 
-@task(name="site:parent")
+@task(name="arq-site:parent")
 async def parent(word: str) -> None:
     """Adds another job."""
     add_task(note, word)
 
 
-@task(name="site:secret", redact=("card",))
+@task(name="arq-site:secret", redact=("card",))
 async def secret(card: str) -> None:
     """Has an argument that nobody should read in a log."""
 
 
-@task(name="site:held", retries=1, retry_delay=0.1)
+@task(name="arq-site:held", retries=1, retry_delay=0.1)
 async def held(gate: str, fails: bool = False) -> str:
     """Goes on when a file is there."""
     tell("start", gate, os.getpid(), current_job().attempt)
@@ -112,7 +112,7 @@ async def held(gate: str, fails: bool = False) -> str:
     return gate
 
 
-@task(name="site:deadly")
+@task(name="arq-site:deadly")
 async def deadly(word: str) -> None:
     """Takes its worker along."""
     tell("deadly", word)
@@ -160,7 +160,7 @@ if "SITE_REDIS" in _settings:
     )
     runner = Runner(engine=engine, journal=_settings.get("SITE_JOURNAL"), drain_timeout=2.0)
 
-    @task(name="site:declared-later")
+    @task(name="arq-site:declared-later")
     async def declared_later() -> str:
         """A task that is declared when the settings have been made."""
         return "known"

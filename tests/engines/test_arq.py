@@ -155,7 +155,7 @@ async def test_jobs_of_ours_arrive_in_their_order_with_one_argument(
         text = json.loads(await redis.get(f"arq:job:{job.id}"))
         assert text == {
             "t": None,
-            "f": "site:note",
+            "f": "arq-site:note",
             "a": [job.envelope],
             "k": {},
             "et": int(job.queued_at * 1000),
@@ -424,12 +424,12 @@ def test_worker_options_are_checked(options: dict[str, Any], error: str) -> None
 
 def test_worker_has_one_function_for_a_name() -> None:
     """A declared task must not take the place of a function of ARQ's own, nor the reverse."""
-    clash = func(site.own, name="site:note")
-    with pytest.raises(EngineError, match="an ARQ function called 'site:note' already"):
+    clash = func(site.own, name="arq-site:note")
+    with pytest.raises(EngineError, match="an ARQ function called 'arq-site:note' already"):
         ArqEngine().worker_settings(functions=[clash])
     settings: Any = ArqEngine().worker_settings(site.plain, site.about, functions=[clash])
-    assert [each.name for each in settings.functions] == ["site:note", "site:plain", "site:about"]
-    assert settings.functions[1].name == "site:plain"
+    assert [each.name for each in settings.functions] == ["arq-site:note", "arq-site:plain", "arq-site:about"]
+    assert settings.functions[1].name == "arq-site:plain"
     assert len(settings.functions) == 3
 
 
@@ -806,8 +806,8 @@ async def test_tasks_run_in_arqs_own_worker(runner: Runner, worked: Processes) -
     assert await plain.result(DEADLINE) == [42, False]
 
     about = await runner.add_task(site.about)
-    assert await about.result(DEADLINE) == [about.id, "site:about", 1]
-    later = await runner.add_task("site:declared-later")
+    assert await about.result(DEADLINE) == [about.id, "arq-site:about", 1]
+    later = await runner.add_task("arq-site:declared-later")
     assert await later.result(DEADLINE) == "known"
     parent = await runner.add_task(site.parent, "child")
     assert await parent.result(DEADLINE) is None
@@ -851,7 +851,7 @@ async def test_failed_job_is_tried_again_by_its_own_options(
 
 async def test_time_limits_are_the_tasks_own(runner: Runner) -> None:
     late = await runner.add_task(site.late)
-    with pytest.raises(JobFailed, match="TimeoutError: task site:late took longer than 0.2"):
+    with pytest.raises(JobFailed, match="TimeoutError: task arq-site:late took longer than 0.2"):
         await late.result(DEADLINE)
     later = await runner.add_task(site.late.using(timeout=0.4))
     with pytest.raises(JobFailed, match="took longer than 0.4"):
@@ -894,9 +894,9 @@ async def test_unknown_function_fails_in_the_worker(runner: Runner) -> None:
 
 async def test_declared_tasks_can_be_enqueued_by_others(redis: Any, worked: Processes) -> None:
     """They are functions of the worker like any other, retries included."""
-    job = await redis.enqueue_job("site:note", word="by name", _queue_name=worked.queue)
+    job = await redis.enqueue_job("arq-site:note", word="by name", _queue_name=worked.queue)
     assert await job.result(DEADLINE, poll_delay=0.05) == "by name"
-    flaky = await redis.enqueue_job("site:flaky", 2, _queue_name=worked.queue)
+    flaky = await redis.enqueue_job("arq-site:flaky", 2, _queue_name=worked.queue)
     assert await flaky.result(DEADLINE, poll_delay=0.05) == 3
 
 
@@ -908,11 +908,11 @@ async def test_arqs_own_tools_can_read_the_jobs(
     there = Job(failed.id, redis, worked.queue, _arq_json.deserialize)
     with pytest.raises(JobFailed, match="ValueError: not to be tried again") as caught:
         await there.result(DEADLINE, poll_delay=0.05)
-    assert caught.value.task == "site:picky"
+    assert caught.value.task == "arq-site:picky"
     assert "Traceback" in str(caught.value.__cause__)
     found = await there.result_info()
     assert found is not None
-    assert found.function == "site:picky"
+    assert found.function == "arq-site:picky"
 
     gate = worked.folder / uuid.uuid4().hex
     held = await runner.add_task(site.held, str(gate))
@@ -928,8 +928,8 @@ async def test_arguments_stay_out_of_arqs_log(runner: Runner, worked: Processes)
     """J10: it writes the arguments of every job; ours may be redacted."""
     job = await runner.add_task(site.secret, "4111-1111")
     await job.result(DEADLINE)
-    await until(lambda: f"{job.id}:site:secret ●" in worked.log, DEADLINE)
-    assert f"{job.id}:site:secret(...)" in worked.log
+    await until(lambda: f"{job.id}:arq-site:secret ●" in worked.log, DEADLINE)
+    assert f"{job.id}:arq-site:secret(...)" in worked.log
     assert "4111-1111" not in worked.log
 
 
@@ -1098,7 +1098,7 @@ class Reporting:
     async def perform(self, name: str, envelope: Any, attempt: int) -> Any:
         args = json.loads(envelope["call"])[0]
         self.log.append(("start", *args))
-        if name.startswith("site:held"):
+        if name.startswith("arq-site:held"):
             await self.gate.wait()
         self.log.append(("end", *args))
         return args
@@ -1171,7 +1171,7 @@ async def test_worker_in_the_app_knows_tasks_that_are_declared_later(
     engine = engine_of(consume=True)
     async with working(engine) as (reporting, _, _task):
         await asyncio.sleep(0.1)
-        late = site.note.using(name=f"site:{uuid.uuid4().hex}")
+        late = site.note.using(name=f"arq-site:{uuid.uuid4().hex}")
         jobs = [message(late, "late"), native_message(engine, "nowhere")]
         await engine.send(jobs)
         await until(lambda: ("end", "late") in reporting.log, DEADLINE)
@@ -1272,7 +1272,7 @@ async def test_limit_that_is_asked_for_counts_for_tasks_without_one(
     engine._worker.performer = reporting
     given: dict[str, Any] = {"job_timeout": 0.3} if is_asked else {}
     settings: Any = engine.worker_settings(poll_delay=0.02, **given)
-    limited = site.held.using(name="site:held-with-limit", timeout=20)
+    limited = site.held.using(name="arq-site:held-with-limit", timeout=20)
     jobs = [message(site.held, "without"), message(limited, "with")]
     await engine.send(jobs)
     async with run(in_process(settings)):
@@ -1407,8 +1407,8 @@ async def test_job_that_was_just_taken_is_not_lost_for_long(
         functions: Any = worker.functions
         limit = options.get("job_timeout")
         seconds = limit.total_seconds() if isinstance(limit, timedelta) else limit
-        assert functions["site:note"].timeout_s == (seconds or NO_LIMIT)
-        assert functions["site:late"].timeout_s == NO_LIMIT
+        assert functions["arq-site:note"].timeout_s == (seconds or NO_LIMIT)
+        assert functions["arq-site:late"].timeout_s == NO_LIMIT
         await worker.on_shutdown(worker.ctx)
 
 
