@@ -7,18 +7,20 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from asgi_bg._desk import PURGED, Desk, details_of_row, failed_ids
 from asgi_bg._ids import instant_of
 from asgi_bg._job import Job, JobInfo, JobStatus
 from asgi_bg._record import JobRecord
 from asgi_bg._registry import Registry
 from asgi_bg._rows import elsewhere, followed, info_of
+from asgi_bg._views import JobDetails, JobPage
 from asgi_bg.engines._link import Link
 from asgi_bg.exceptions import EngineError, JobFailed, JobNotFound
 from asgi_bg.journal._writer import Writer
@@ -29,8 +31,11 @@ logger = logging.getLogger("asgi_bg")
 POLL_INTERVAL = 0.2
 """How many seconds at most lie between two looks at a job that another process runs."""
 
-PURGED = 500
-"""How many jobs are removed at a time, so that no commit waits long for that."""
+RETRIED = 20
+"""How many jobs are queued anew at a time, so that no commit waits long for that."""
+
+READERS = 4
+"""How many questions are answered at once."""
 
 
 class Archive:
@@ -45,6 +50,8 @@ class Archive:
 
     Attributes:
         is_open: Set once the journal has been opened, or could not be.
+        journal: The journal, for questions to be asked with `ask`.
+        desk: Answers questions that are not about one job.
     """
 
     def __init__(
@@ -55,13 +62,14 @@ class Archive:
         held: Mapping[str, JobRecord],
         link: Link | None,
     ) -> None:
-        self._journal = journal
+        self.journal = journal
         self._writer = writer
         self._registry = registry
         self._held = held
         self._link = link
         self._reader = _make_reader()
         self.is_open = threading.Event()
+        self.desk = Desk(journal)
 
     def close(self) -> None:
         """Answer no more, until the journal is opened again."""
@@ -106,6 +114,27 @@ class Archive:
             raise self._unknown(id)
         return told
 
+    async def infos(self, ids: Sequence[str]) -> dict[str, JobInfo]:
+        """Return what is known of several jobs; those that there are not are left out."""
+        rows: list[JobRow] = await self.ask(partial(self.journal.get_many, ids))
+        infos = await asyncio.gather(*(self._follow(row) for row in rows))
+        return {info.id: info for info in infos}
+
+    async def details(self, id: str) -> JobDetails:
+        """Return all that is known of a job.
+
+        Raises:
+            JobNotFound: There is none of that id (any more).
+        """
+        row = await self._row(id)
+        return details_of_row(row, await self._follow(row))
+
+    async def search(self, search: Callable[[], JobPage]) -> JobPage:
+        """Return what a search finds that this process does not know better about."""
+        page: JobPage = await self.ask(search)
+        jobs = tuple(job for job in page.jobs if job.id not in self._held)
+        return JobPage(jobs, page.next, page.is_cut)
+
     async def _ask_engine(self, id: str) -> JobInfo | None:
         """Return what the engine knows of a job that another machine has handed over to it."""
         queued_at = instant_of(id)
@@ -134,12 +163,12 @@ class Archive:
         return row
 
     async def _find_row(self, id: str) -> JobRow | None:
-        row: JobRow | None = await self.ask(partial(self._journal.get, id))
+        row: JobRow | None = await self.ask(partial(self.journal.get, id))
         return row
 
     def _unknown(self, id: str) -> JobNotFound:
         return JobNotFound(
-            f"no job {id!r} is known to this runner or its journal {self._journal.path}; "
+            f"no job {id!r} is known to this runner or its journal {self.journal.path}; "
             "finished jobs are forgotten when their retention is over"
         )
 
@@ -191,7 +220,7 @@ class Archive:
         found: list[JobInfo] = []
         while True:
             rows: list[JobRow] = await self.ask(
-                partial(self._journal.find, status, task, after, limit)
+                partial(self.journal.find, status, task, after, limit)
             )
             found += [info_of(row) for row in rows if row.id not in self._held]
             if len(rows) < limit or len(found) >= limit:
@@ -203,7 +232,7 @@ class Archive:
         row = await self._row(id)
         if row.engine is not None:
             return await self._cancel_there(row)
-        await self.call(partial(self._journal.cancel, id, "cancelled by request", time.time()))
+        await self.call(partial(self.journal.cancel, id, "cancelled by request", time.time()))
         return await self.info(id)
 
     async def _cancel_there(self, row: JobRow) -> JobInfo:
@@ -234,35 +263,54 @@ class Archive:
                 f"job {id} was handed over to the engine {row.engine}; retry it there, with the "
                 "engine's own tools"
             )
-        if not await self.call(partial(self._journal.retry, row.id)):
+        if not await self.call(partial(self.journal.retry, row.id)):
             raise ValueError(
                 f"only failed and cancelled jobs can be retried, and job {id} is {row.status}"
             )
-        record = self._registry.known(row.id)
-        if record is not None and record.kept is not None and row.id not in self._held:
+        self._reopen(row.id)
+        return await self.info(id)
+
+    async def retry_failed(self, task: str | None) -> int:
+        """Let all failed jobs wait again, or those of a task; count them."""
+        ids: list[str] = await self.ask(lambda: list(failed_ids(self.journal, task)))
+        retried = 0
+        for start in range(0, len(ids), RETRIED):
+            piece = ids[start : start + RETRIED]
+            done: list[str] = await self.call(partial(self._retry_each, piece))
+            for each in done:
+                self._reopen(each)
+            retried += len(done)
+        return retried
+
+    def _retry_each(self, ids: list[str]) -> list[str]:
+        return [each for each in ids if self.journal.retry(each)]
+
+    def _reopen(self, id: str) -> None:
+        """Let the record of a job, if somebody has it still, know that it waits again."""
+        record = self._registry.known(id)
+        if record is not None and record.kept is not None and id not in self._held:
             record.reopen()
             record.kept.interrupted = 0
             record.kept.is_away = True
-        return await self.info(id)
 
     async def purge(self, status: str | None, before: float) -> int:
         """Forget jobs that ended before that instant, some at a time; count them."""
         gone = 0
         while True:
-            some: int = await self.call(partial(self._journal.purge, status, before, PURGED))
+            some: int = await self.call(partial(self.journal.purge, status, before, PURGED))
             gone += some
             if some < PURGED:
                 return gone
 
     async def has_work(self) -> bool:
         """Whether jobs wait in the journal that may start, or are to be tried again."""
-        is_ready: bool = await self.ask(self._journal.has_ready)
-        return is_ready or bool(await self.ask(self._journal.has_retries))
+        is_ready: bool = await self.ask(self.journal.has_ready)
+        return is_ready or bool(await self.ask(self.journal.has_retries))
 
     def counts(self) -> dict[str, int]:
         """Return how many jobs of each status the journal has."""
         self.is_open.wait()
-        return self._journal.counts()
+        return self.journal.counts()
 
 
 class KeptJob(Job):
@@ -295,8 +343,8 @@ class KeptJob(Job):
 
 
 def _make_reader() -> ThreadPoolExecutor:
-    # It starts its thread with the first question.
-    return ThreadPoolExecutor(1, "asgi_bg journal reader")
+    # It starts its threads as there are questions.
+    return ThreadPoolExecutor(READERS, "asgi_bg journal reader")
 
 
 def _bring(answer: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 from asgi_bg._job import Job
+from asgi_bg._origin import Origin, Request
 from asgi_bg._record import JobRecord
 from asgi_bg._task import P, Task
 from asgi_bg.exceptions import MiddlewareNotInstalled, ResponseEnded
@@ -30,7 +31,11 @@ class JobQueue(Protocol):
     """Returns the task that something is which was given to ``add_task``."""
 
     def admit(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        source: Request | Origin | None,
     ) -> tuple[Job, JobRecord | None]:
         """Return a new job and its record, or the job that has the task's key already and None.
 
@@ -53,6 +58,10 @@ class Listener(Protocol):
         """Note that there is one more; from any thread."""
         ...
 
+    def request(self) -> Request | None:
+        """Return the request that it serves, if it is one who does."""
+        ...
+
 
 class BackgroundTasks:
     """The jobs of one request; at ``scope["asgi_bg"]`` (M1).
@@ -67,12 +76,13 @@ class BackgroundTasks:
             them yet; or None.
         former: The id and the priority of the last job that it has been told of.
         listener: Told of every further job, from any thread, once somebody runs them.
+        source: The request, once a job was added, or what is known of the one behind it.
     """
 
     # One lock for all: it is held for a few operations, and saves every request one.
     _lock = threading.Lock()
 
-    __slots__ = ("_queue", "_sealed", "former", "listener", "pending", "unsaved")
+    __slots__ = ("_queue", "_sealed", "former", "listener", "pending", "source", "unsaved")
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
@@ -81,6 +91,7 @@ class BackgroundTasks:
         self.former: tuple[str, int] | None = None
         self._sealed = False
         self.listener: Listener | None = None
+        self.source: Request | Origin | None = None
 
     @classmethod
     def from_scope(cls, scope: Mapping[str, Any]) -> Self:
@@ -125,7 +136,9 @@ class BackgroundTasks:
         task.check_call(args, kwargs)
         if self._sealed:
             raise self._refusal(task)
-        job, record = self._queue.admit(task, args, kwargs)
+        if self.source is None and self.listener is not None:
+            self.source = self.listener.request()
+        job, record = self._queue.admit(task, args, kwargs, self.source)
         if record is None:
             return job
         is_late = False

@@ -11,11 +11,13 @@ from asgi_bg import events
 from asgi_bg._job import JobStatus
 from asgi_bg._keeper import Keeper
 from asgi_bg._lane import Dispatcher, run_apart
+from asgi_bg._origin import read as read_origin
 from asgi_bg._record import NO_KEYWORDS, Home, JobRecord, Kept
 from asgi_bg._registry import Registry
 from asgi_bg._rows import kept_of, task_of
 from asgi_bg._task import Task
 from asgi_bg.exceptions import JobNotFound, JournalError
+from asgi_bg.journal._past import past_in
 from asgi_bg.journal.base import JobRow, Orphan
 from asgi_bg.journal.codec import codec_of
 
@@ -73,7 +75,10 @@ class Intake:
             if record is None or record.kept is None:
                 task = task_of(row)
                 args, kwargs = self._arguments_of(row, task)
-                record = JobRecord(task, args, kwargs, Context(), self._runs)
+                record = JobRecord(
+                    task, args, kwargs, Context(), self._runs, read_origin(row.origin)
+                )
+                record.trace = None  # that of its origin counts
                 record.kept = Kept(row.call, row.options)
                 record.queued_at = row.queued_at
                 record.become(row.id)
@@ -91,6 +96,7 @@ class Intake:
         record.attempt = row.attempt
         record.run_after = record.finished_at = record.verdict = None
         record.error, record.traceback = row.error, row.traceback
+        record.past = past_in(row)
         record.turn = 0
         self._registry.unfinished[record] = None
         self._keeper.adopt(record)

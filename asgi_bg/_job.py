@@ -94,6 +94,23 @@ class JobInfo(msgspec.Struct, frozen=True, kw_only=True):
     handed_over_at: datetime | None = None
 
 
+class PastAttempt(msgspec.Struct, frozen=True, array_like=True):
+    """An attempt that is over, of a job that goes on or was queued anew.
+
+    Attributes:
+        number: Which one, from 1.
+        started_at, finished_at: When, in seconds since the epoch.
+        error: What it failed with, in one line.
+        traceback: That error's traceback, shortened.
+    """
+
+    number: int
+    started_at: float | None
+    finished_at: float | None
+    error: str | None
+    traceback: str | None
+
+
 # How an attempt ended: one of these five values, read in one place, `_scheduler`.
 
 

@@ -24,6 +24,7 @@ from asgi_bg._claims import Claims, Host
 from asgi_bg._collector import BackgroundTasks
 from asgi_bg._ids import new_id
 from asgi_bg._job import Job, JobInfo, JobStatus, as_instant
+from asgi_bg._origin import written as write_origin
 from asgi_bg._record import JobRecord, Kept
 from asgi_bg._registry import Registry
 from asgi_bg._rows import changes_of, info_of, kept_of, release_of, standing_of, success_of
@@ -228,6 +229,7 @@ class Keeper:
             kept = kept_of(record)
             kept.is_told = True
             priority = record.task.options.priority
+            origin = record.origin()
             after = None
             if tasks.former is not None:
                 # It cannot go before that one, so it must not stand in front of it.
@@ -247,6 +249,7 @@ class Keeper:
                     record.task.options.key,
                     after,
                     True,
+                    None if origin is None else write_origin(origin),
                 )
             )
         return jobs

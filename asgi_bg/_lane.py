@@ -117,6 +117,9 @@ class Lane:
             self._dispatcher.save_late(self._tasks)
         self._dispatcher.call(self.pump)
 
+    def request(self) -> None:
+        """Return nothing: the request is over, and the collector knows what it was."""
+
     def job_done(self) -> None:
         """Note that a job has ended, or left to be tried again later."""
         self._open -= 1
@@ -221,6 +224,7 @@ def run_apart(dispatcher: Dispatcher, records: list[JobRecord]) -> BackgroundTas
         That collector.
     """
     tasks = BackgroundTasks(dispatcher)
+    tasks.source = records[-1].source
     for record in records:
         context = Context() if record.context is None else record.context.copy()
         context.run(collecting.set, tasks)

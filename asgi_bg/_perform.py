@@ -12,6 +12,7 @@ import msgspec
 from asgi_bg._job import JobStatus
 from asgi_bg._lane import Dispatcher, run_apart
 from asgi_bg._options import apply
+from asgi_bg._origin import Origin
 from asgi_bg._record import Home, JobRecord
 from asgi_bg._registry import Registry
 from asgi_bg._task import Task, declared_task
@@ -41,7 +42,10 @@ async def perform(
     """Run one attempt; see `asgi_bg.engines.Performer`."""
     task = declared_as(name, envelope["options"])
     args, kwargs = codec_of(task).decode(envelope["call"])
-    record = JobRecord(task, args, kwargs, Context(), runs)
+    trace = envelope.get("trace")
+    source = Origin(trace=trace) if isinstance(trace, str) else None
+    record = JobRecord(task, args, kwargs, Context(), runs, source)
+    record.trace = None  # that of the envelope counts
     record.become(envelope["id"])
     record.attempt = attempt - 1
     record.brought = over = runs.loop.create_future()

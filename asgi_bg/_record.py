@@ -23,14 +23,22 @@ from asgi_bg._job import (
     JobInfo,
     JobStatus,
     LogLine,
+    PastAttempt,
     as_instant,
     running,
 )
+from asgi_bg._origin import Origin, Request, Tracing
 from asgi_bg._task import Task
 from asgi_bg.exceptions import JobFailed
 
 LOGS_LIMIT = 100
 """How many of a job's last log records are kept with it."""
+
+PAST_LIMIT = 20
+"""How many of a job's attempts before the last one are kept with it."""
+
+PAST_TRACEBACK = 4_000
+"""To how many characters their tracebacks are shortened."""
 
 # Looking a member of an enum up takes longer than most of what is done with it here.
 _QUEUED = JobStatus.queued
@@ -156,6 +164,9 @@ class JobRecord(Job):
         finished_at: When it ended; None as long as it has not, which is how to ask.
         lane: Where the jobs of its request wait for its end; None once it has left it.
         kept: What belongs to a job that is kept in a journal; None for other jobs.
+        source: The request that it comes from; None if there was none, or nobody knows.
+        trace: The trace context in which it was added, if somebody traces.
+        past: Its attempts before the last one, or None.
         brought: For a job that an engine has brought, which sees to its retries: told when the
             attempt is over, with the seconds after which it is to be tried again, or None.
     """
@@ -183,13 +194,16 @@ class JobRecord(Job):
         "logs",
         "message",
         "packed",
+        "past",
         "queued_at",
         "run",
         "run_after",
+        "source",
         "started_at",
         "status",
         "task",
         "timer",
+        "trace",
         "traceback",
         "turn",
         "value",
@@ -207,6 +221,7 @@ class JobRecord(Job):
         kwargs: dict[str, Any],
         context: Context,
         home: Home,
+        source: Request | Origin | None,
     ) -> None:
         self.task = task
         self.args = args
@@ -241,6 +256,9 @@ class JobRecord(Job):
         self.lane: Follower | None = None
         self.kept: Kept | None = None
         self.brought: asyncio.Future[float | None] | None = None
+        self.source: Request | Origin | None = source
+        self.trace: str | None = None if Tracing.current is None else Tracing.current()
+        self.past: list[PastAttempt] | None = None
         self._id: str | None = None
 
     def become(self, id: str) -> None:
@@ -360,6 +378,19 @@ class JobRecord(Job):
         assert self.context is not None  # noqa: S101 - only a job that succeeded has none
         return self.context.copy()
 
+    def origin(self) -> Origin | None:
+        """Return the request and the trace that it comes from, if any is known."""
+        if self.source is None:
+            return None if self.trace is None else Origin(trace=self.trace)
+        return self.source.origin(self.trace)
+
+    def remember(self, error: str | None, traceback: str | None) -> None:
+        """Keep an attempt that is over, as another one follows."""
+        if traceback is not None:
+            traceback = traceback[-PAST_TRACEBACK:]
+        over = PastAttempt(self.attempt, self.started_at, time.time(), error, traceback)
+        self.past = [*(self.past or ())[1 - PAST_LIMIT :], over]
+
     def fail(self, failure: Failed) -> None:
         """Note what an attempt failed with, without deciding what follows."""
         self.error = describe_error(failure.exception)
@@ -389,6 +420,8 @@ class JobRecord(Job):
 
     def reopen(self) -> None:
         """Make a job that has ended a queued one again, with all its attempts ahead."""
+        if self.attempt:
+            self.remember(self.error, self.traceback)
         self.status = _QUEUED
         self.attempt = self.turn = 0
         self.finished_at = self.run_after = self.verdict = self.fraction = None

@@ -9,11 +9,14 @@ from typing import Any
 import msgspec
 
 from asgi_bg._job import JobInfo, JobStatus, LogLine, as_instant
-from asgi_bg._options import apply, difference
+from asgi_bg._options import Options, apply, difference
+from asgi_bg._origin import Origin
+from asgi_bg._origin import read as read_origin
 from asgi_bg._record import JobRecord, Kept
 from asgi_bg._task import Task, declared_task
 from asgi_bg.engines.base import Message, Native, NativeTask, Report
 from asgi_bg.exceptions import NotSerializable
+from asgi_bg.journal._text import text_of
 from asgi_bg.journal.base import Change, JobRow, Mark, NewJob, Success
 from asgi_bg.journal.codec import codec_of
 
@@ -149,6 +152,7 @@ def message_of(record: JobRecord) -> Message:
         queued_at=record.queued_at,
         run_after=record.run_after,
         priority=record.task.options.priority,
+        trace=_trace_in(record.origin()),
     )
 
 
@@ -166,7 +170,12 @@ def message_of_job(job: NewJob) -> Message:
         queued_at=job.queued_at,
         run_after=job.run_after,
         priority=job.priority,
+        trace=_trace_in(read_origin(job.origin)),
     )
+
+
+def _trace_in(origin: Origin | None) -> str | None:
+    return None if origin is None else origin.trace
 
 
 def _message(task: Task[..., Any], *, changes: str | None, **fields: Any) -> Message:
@@ -184,10 +193,25 @@ def changes_of(task: Task[..., Any], declared: Task[..., Any] | None) -> str | N
     """Return as JSON what is kept of a job's options: how they differ from the declared ones."""
     if isinstance(task, NativeTask):
         return _encode({_NATIVE: task.native.options}).decode()
-    if declared is not None and declared.options is task.options:
+    redact = task.options.redact
+    if declared is not None and declared.options is task.options and not redact:
         return None
     changes = difference(task.options, declared.options if declared else task.options)
+    if redact:
+        changes["redact"] = redact  # also for who shows the job and does not know the task
     return _encode(changes).decode() if changes else None
+
+
+def options_in(row: JobRow) -> Options:
+    """Return the options of a job, as far as they are known here."""
+    task = declared_task(row.task)
+    if task is not None:
+        found: Options = _options_of(task, row)
+        return found
+    try:
+        return apply(Options(), msgspec.json.decode(row.options or "{}"), row.priority)
+    except Exception:  # of an engine's own task, of a later version, or edited by hand
+        return Options()
 
 
 def _options_of(task: Task[..., Any], row: JobRow) -> Any:
@@ -240,6 +264,7 @@ def release_of(row: JobRow, status: str, reason: str | None) -> Change:
         row.traceback if reason is None else None,
         row.logs,
         False,
+        row.past,
     )
 
 
@@ -290,6 +315,7 @@ def standing_of(record: JobRecord, *, is_held: bool) -> Change:
         record.traceback,
         _logs_of(record),
         is_held,
+        _past_of(record),
     )
 
 
@@ -307,6 +333,10 @@ def _text_of(record: JobRecord, value: Any, limit: int) -> str | None:
         "the result of task %s is not kept: %s (job %s)", record.task_name, reason, record.id
     )
     return None
+
+
+def _past_of(record: JobRecord) -> str | None:
+    return text_of(record.past) if record.past else None
 
 
 def _logs_of(record: JobRecord) -> str | None:

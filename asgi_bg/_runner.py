@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from threading import get_ident
 from types import TracebackType
@@ -19,10 +19,11 @@ from asgi_bg._keeper import Keeper
 from asgi_bg._lane import Lane
 from asgi_bg._messages import log_unfinished
 from asgi_bg._options import check_count, check_seconds
-from asgi_bg._record import JobRecord
 from asgi_bg._registry import Registry
 from asgi_bg._scheduler import Limits, Scheduler
+from asgi_bg._showing import Showing
 from asgi_bg._task import P
+from asgi_bg._views import JobDetails, JobPage, Overview
 from asgi_bg.engines._direct import DirectJournal
 from asgi_bg.engines._link import Link
 from asgi_bg.engines.base import Engine
@@ -129,6 +130,7 @@ class Runner:
 
     Attributes:
         consumes: Whether `start` makes this process work the engine's queue too.
+        journal_path: Where the journal is, for messages; None if there is none.
 
     Raises:
         TypeError, ValueError: An argument does not fit; the message says what would.
@@ -170,11 +172,13 @@ class Runner:
             self._consumer = Consumer(engine, self, max_jobs, drain_timeout)
         self._keeper: Keeper | None = None
         kept = None if journal is None else _as_journal(journal)
+        self.journal_path: str | None = None if kept is None else kept.path
         if kept is None and self._link is not None:
             kept = DirectJournal(self._link)
         if kept is not None:
             window = min(2 * max_jobs, max(max_queued, 2))
             self._keeper = Keeper(kept, self._registry, window, ordered=ordered, link=self._link)
+        self._showing = Showing(self._registry, self._keeper)
         self.consumes = engine is not None and engine.consume
         self._schedulers: dict[asyncio.AbstractEventLoop, Scheduler] = {}
         self._last_used: Scheduler | None = None
@@ -388,7 +392,7 @@ class Runner:
         Raises:
             JobNotFound: No job of that id is known (any more).
         """
-        record = self._here(id)
+        record = self._showing.here(id)
         if record is None and self._keeper is not None:
             return await self._keeper.archive.info(id)
         return (record or self._registry.get(id)).snapshot()
@@ -401,18 +405,10 @@ class Runner:
             JobFailed: The job failed, was cancelled or was dropped.
             TimeoutError: It has not ended after ``timeout`` seconds. It goes on.
         """
-        record = self._here(id)
+        record = self._showing.here(id)
         if record is None and self._keeper is not None:
             return await self._keeper.archive.result(id, timeout)
         return await (record or self._registry.get(id)).result(timeout)
-
-    def _here(self, id: str) -> JobRecord | None:
-        """Return the job of that id, if it is this process that knows how it stands."""
-        held = None if self._keeper is None else self._keeper.held.get(id)
-        if held is not None:
-            return held
-        known = self._registry.known(id)
-        return None if known is None or known.kept is not None else known
 
     async def jobs(
         self,
@@ -442,6 +438,70 @@ class Runner:
         kept = await self._keeper.archive.find(word, task, after, limit)
         return sorted((*here, *kept), key=lambda job: job.id, reverse=True)[:limit]
 
+    async def infos(self, ids: Sequence[str]) -> dict[str, JobInfo]:
+        """Return what is known of several jobs, by id; with one question to the journal.
+
+        Those that are not known (any more) are left out.
+        """
+        return await self._showing.infos(ids)
+
+    async def details(self, id: str) -> JobDetails:
+        """Return all that is known of a job: its arguments, attempts and request, too.
+
+        Arguments that the task's ``redact=`` names are hidden (J10).
+
+        Raises:
+            JobNotFound: No job of that id is known (any more).
+        """
+        return await self._showing.details(id)
+
+    async def search(
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        task: str | None = None,
+        text: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+        seconds: float = 0.15,
+    ) -> JobPage:
+        """Look for jobs, the newest first, for no longer than that is wanted.
+
+        Args:
+            status: Only those that stand so.
+            task: Only those of the task of this name.
+            text: Only those that have this text, in upper or lower case, in their id, task,
+                key, message, error, arguments (but for redacted and encrypted ones), or in
+                the path and id of their request.
+            after: Only those that come after the job of this id: `JobPage.next`.
+            limit: At most so many.
+            seconds: For how long to look through the journal.
+
+        Raises:
+            ValueError: There is no such status, or the limit is below 1.
+        """
+        check_count("limit", limit, least=1)
+        check_seconds("seconds", seconds)
+        wanted = None if status is None else JobStatus(status)
+        return await self._showing.search(wanted, task, text, after, limit, seconds)
+
+    async def overview(self, seconds: float = 3600.0, buckets: int = 60) -> Overview:
+        """Return how many jobs stand how, and rates and durations of the last while.
+
+        It is made when it is asked for, and takes about the same time however many jobs there
+        are: of times with many jobs only a sample is looked at.
+
+        Args:
+            seconds: How far it goes back.
+            buckets: Into how many stretches of time that is cut.
+
+        Raises:
+            ValueError: One of them is not above 0.
+        """
+        check_seconds("seconds", seconds, zero=False)
+        check_count("buckets", buckets, least=1)
+        return await self._showing.overview(seconds, buckets)
+
     async def retry(self, id: str) -> JobInfo:
         """Queue a failed or cancelled job again, with all its attempts before it.
 
@@ -449,7 +509,7 @@ class Runner:
             JobNotFound: No job of that id is known (any more).
             ValueError: It has succeeded, or has not ended.
         """
-        here = self._here(id)
+        here = self._showing.here(id)
         if here is None and self._keeper is not None:
             info = await self._keeper.archive.retry(id)
             self._keeper.claims.claim_retried()
@@ -463,6 +523,23 @@ class Runner:
         self.scheduler().readmit(record)
         return record.snapshot()
 
+    async def retry_failed(self, task: str | None = None) -> int:
+        """Queue all failed jobs again, or those of a task; return how many.
+
+        Args:
+            task: Only those of the task of this name.
+        """
+        here = [r for r in tuple(self._registry.finished) if r.status is JobStatus.failed]
+        retried = 0
+        for record in here:
+            if task in (None, record.task_name):
+                await self.retry(record.id)
+                retried += 1
+        if self._keeper is not None:
+            retried += await self._keeper.archive.retry_failed(task)
+            self._keeper.claims.claim_retried()
+        return retried
+
     async def cancel(self, id: str) -> JobInfo:
         """Cancel a job: one that waits does not start, one that runs is stopped.
 
@@ -472,7 +549,7 @@ class Runner:
         Raises:
             JobNotFound: No job of that id is known (any more).
         """
-        here = self._here(id)
+        here = self._showing.here(id)
         if here is None and self._keeper is not None:
             return await self._keeper.archive.cancel(id)
         record = here or self._registry.get(id)

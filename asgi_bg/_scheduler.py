@@ -37,6 +37,7 @@ from asgi_bg._keeper import Keeper, Saving
 from asgi_bg._lane import Lane, run_apart
 from asgi_bg._logs import keep_logs
 from asgi_bg._messages import extras, log_failure, log_unfinished, name_all
+from asgi_bg._origin import Origin, Request
 from asgi_bg._perform import perform
 from asgi_bg._record import NO_KEYWORDS, JobRecord, failure_of
 from asgi_bg._registry import Registry
@@ -137,7 +138,11 @@ class Scheduler:
         return as_task(cast("Callable[..., Any]", func))
 
     def admit(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        source: Request | Origin | None,
     ) -> tuple[Job, JobRecord | None]:
         """Return a new job and its record, or the job that has the task's key already and None.
 
@@ -147,7 +152,7 @@ class Scheduler:
             EngineError: The engine lacks what the task asks for (E5).
         """
         if task.is_durable and self._keeper is not None:
-            return self._admit_kept(task, args, kwargs)
+            return self._admit_kept(task, args, kwargs, source)
         waiting = len(self._registry.unfinished) - self._slots.used
         if self._keeper is not None:
             waiting -= len(self._keeper.held)
@@ -157,7 +162,7 @@ class Scheduler:
                 f"{self._limits.max_queued}), so task {task.name} was not added; answer 503, "
                 "or raise the limit if there is memory for more"
             )
-        record = JobRecord(task, args, kwargs or NO_KEYWORDS, copy_context(), self)
+        record = JobRecord(task, args, kwargs or NO_KEYWORDS, copy_context(), self, source)
         if task.is_special:
             self.prepare(record)
             if task.options.key is not None:
@@ -167,11 +172,15 @@ class Scheduler:
         return self._enter(record)
 
     def _admit_kept(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        source: Request | Origin | None,
     ) -> tuple[Job, JobRecord | None]:
         if self._link is not None:
             self._check_for(self._link, task)
-        record = JobRecord(task, args, kwargs, copy_context(), self)
+        record = JobRecord(task, args, kwargs, copy_context(), self, source)
         holder = self.keeper.keep(record, declared_task(task.name))
         if holder is not record:
             return holder, None
@@ -309,7 +318,7 @@ class Scheduler:
         self._registry.handed_over += len(records)
         if self._events.handlers:
             for record in records:
-                self._events.tell(events.HANDED_OVER, handed_over(record.snapshot(), engine))
+                self._events.emit(events.HANDED_OVER, record, partial(handed_over, engine=engine))
 
     def refused(self, record: JobRecord, reason: str) -> None:
         """Fail a job that the engine will never take."""
@@ -423,6 +432,7 @@ class Scheduler:
         match outcome:
             case Retry(delay, failure):
                 record.fail(failure)
+                record.remember(record.error, record.traceback)
                 self._leave_for_retry(record, delay)
             case Failed(exception):
                 record.fail(outcome)
@@ -433,7 +443,9 @@ class Scheduler:
                     self.loop.call_soon(_raise, exception)
             case Cancelled(reason):
                 self._end_early(record, events.CANCELLED, reason)
-            case Interrupted():
+            case Interrupted(reason):
+                if record.status is _RUNNING:
+                    record.remember(f"cut off: {reason}", None)
                 self._give_back(record)
 
     def _give_back(self, record: JobRecord) -> None:

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -27,6 +27,7 @@ __all__ = [
     "SUCCEEDED",
     "EventHandler",
     "Events",
+    "Hearer",
     "JobEvent",
 ]
 
@@ -84,6 +85,22 @@ class JobEvent(msgspec.Struct, frozen=True):
 EventHandler: TypeAlias = Callable[[JobEvent], Any]
 
 
+@runtime_checkable
+class Hearer(Protocol):
+    """A subscriber that takes the job as the runner has it, which saves a snapshot of it."""
+
+    def hear(self, name: str, record: JobRecord) -> None:
+        """Note that something happened to a job; in place of a call with a `JobEvent`.
+
+        The record is only to be read, and not to be kept.
+        """
+        ...
+
+    def __call__(self, event: JobEvent) -> Any:
+        """Note that something happened to a job that is not in this process."""
+        ...
+
+
 class Events:
     """The subscribers of a runner; look at `handlers` first, so that nobody pays for none.
 
@@ -92,7 +109,7 @@ class Events:
     ``queued``. It must be quick and must not block.
     """
 
-    __slots__ = ("handlers",)
+    __slots__ = ("_hearers", "_others", "handlers")
 
     def __init__(self, handlers: EventHandler | Iterable[EventHandler] = ()) -> None:
         listed = (handlers,) if callable(handlers) else tuple(handlers)
@@ -103,26 +120,51 @@ class Events:
                     "async one can be started from a plain one with asyncio.create_task()"
                 )
         self.handlers = listed
+        self._hearers = tuple(each for each in listed if isinstance(each, Hearer))
+        self._others = tuple(each for each in listed if not isinstance(each, Hearer))
 
-    def emit(self, name: str, record: JobRecord) -> None:
-        """Tell every subscriber; one that raises is logged, the others still hear (R9)."""
-        if self.handlers:
-            self.tell(name, record.snapshot())
+    def emit(
+        self, name: str, record: JobRecord, change: Callable[[JobInfo], JobInfo] | None = None
+    ) -> None:
+        """Tell every subscriber; one that raises is logged, the others still hear (R9).
+
+        Args:
+            name: What happened.
+            record: The job.
+            change: What to make of its snapshot, where the record does not show it.
+        """
+        for hearer in self._hearers:
+            try:
+                hearer.hear(name, record)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                _log_failure(hearer, name, record.id, record.task_name)
+        if self._others:
+            job = record.snapshot()
+            self._tell(self._others, name, job if change is None else change(job))
 
     def tell(self, name: str, job: JobInfo) -> None:
         """Tell every subscriber of a job that need not be in this process."""
+        self._tell(self.handlers, name, job)
+
+    def _tell(self, handlers: tuple[EventHandler, ...], name: str, job: JobInfo) -> None:
         event = JobEvent(name, datetime.now(timezone.utc), job)
-        for handler in self.handlers:
+        for handler in handlers:
             try:
                 handler(event)
             except KeyboardInterrupt:
                 raise
             except BaseException:
-                logger.exception(
-                    "a subscriber of job events failed: %r on %s of job %s of task %s",
-                    handler,
-                    name,
-                    job.id,
-                    job.task,
-                    extra={"asgi_bg_job_id": job.id, "asgi_bg_task": job.task},
-                )
+                _log_failure(handler, name, job.id, job.task)
+
+
+def _log_failure(handler: EventHandler, name: str, id: str, task: str) -> None:
+    logger.exception(
+        "a subscriber of job events failed: %r on %s of job %s of task %s",
+        handler,
+        name,
+        id,
+        task,
+        extra={"asgi_bg_job_id": id, "asgi_bg_task": task},
+    )

@@ -9,6 +9,7 @@ from asgi_bg._keeper import Saving
 from asgi_bg._lane import Gate, Lane
 from asgi_bg._lifespan import Lifespan, Serving
 from asgi_bg._options import check_run_on
+from asgi_bg._origin import Request
 from asgi_bg._record import JobRecord
 from asgi_bg._response import ENDED, FAILED, SUCCEEDED, Response
 from asgi_bg._runner import Runner, RunnerOptions, runner_from
@@ -83,7 +84,7 @@ class BackgroundTaskMiddleware:
             await self.app(scope, receive, send)
             return
         tasks = BackgroundTasks(scheduler)
-        exchange = _Exchange(receive, send, tasks, scheduler, self)
+        exchange = _Exchange(scope, receive, send, tasks, scheduler, self)
         scope[SCOPE_KEY] = tasks
         token = collecting.set(tasks)
         serving = self.serving
@@ -135,12 +136,14 @@ class _Exchange(Response):
         "_middleware",
         "_receipts",
         "_scheduler",
+        "_scope",
         "_tasks",
         "has_left",
     )
 
     def __init__(
         self,
+        scope: Scope,
         receive: Receive,
         send: Send,
         tasks: BackgroundTasks,
@@ -148,6 +151,7 @@ class _Exchange(Response):
         middleware: BackgroundTaskMiddleware,
     ) -> None:
         # What the constructor of `Response` does, without the call: every request pays here.
+        self._scope = scope
         self._receive = receive
         self._send = send
         self._trailers = self.ended = self.client_left = False
@@ -169,6 +173,10 @@ class _Exchange(Response):
             self.is_held = True
         if self.ended:
             self._scheduler.call(self._await_return)
+
+    def request(self) -> Request:
+        """Return what the collector may know of this request."""
+        return Request(self._scope)
 
     async def hold(self) -> None:
         """Wait until the journal has what was added, before a message goes on (J1).

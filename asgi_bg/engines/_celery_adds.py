@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from asgi_bg._ids import new_id
 from asgi_bg._job import Job, JobInfo
+from asgi_bg._origin import Origin, Request
 from asgi_bg._record import JobRecord
 from asgi_bg._rows import changes_of
 from asgi_bg._task import Task, as_task, declared_task
@@ -48,7 +49,11 @@ class Adds:
         return task
 
     def admit(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        task: Task[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        source: Request | Origin | None,
     ) -> tuple[Job, JobRecord | None]:
         """Send a job, and return it.
 

@@ -5,11 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from asgi_bg._rows import message_of_job
 from asgi_bg.engines._link import Link
 from asgi_bg.exceptions import EngineError, JournalError
-from asgi_bg.journal.base import Batch, JobRow, Mark, NewJob, Orphan, Unwritable
+from asgi_bg.journal.base import (
+    Batch,
+    JobRow,
+    Mark,
+    NewJob,
+    Orphan,
+    Sample,
+    Standing,
+    Unwritable,
+)
 
 logger = logging.getLogger("asgi_bg")
 
@@ -157,6 +167,43 @@ class DirectJournal:
             if (task is None or row.task == task) and (after is None or row.id < after)
         ][:limit]
 
+    def get_many(self, ids: Sequence[str]) -> list[JobRow]:
+        """Return those jobs that this process has handed over, as long as remembered."""
+        return [row for each in ids if (row := self._known.get(each)) is not None]
+
+    def search(
+        self,
+        status: str | None,
+        task: str | None,
+        text: str | None,
+        after: str | None,
+        limit: int,
+        seconds: float,
+    ) -> tuple[list[JobRow], str | None]:
+        """Return the last jobs that this process has handed over, the newest first."""
+        found = self.find(status, task, after, KNOWN)
+        if text is not None:
+            needle = text.casefold()
+            found = [row for row in found if needle in f"{row.id} {row.task} {row.call}".casefold()]
+        page = found[:limit]
+        return page, page[-1].id if len(found) > limit else None
+
+    def sample(self, stretches: Sequence[tuple[float, float]], limit: int) -> list[list[Sample]]:
+        """Return the oldest ones of each stretch of time."""
+        known = sorted(self._known.copy().values(), key=lambda row: row.queued_at)
+        return [
+            [
+                Sample(row.task, row.status, row.queued_at, None, row.finished_at, True)
+                for row in known
+                if since <= row.queued_at < until
+            ][:limit]
+            for since, until in stretches
+        ]
+
+    def standing(self, limit: int) -> Standing:
+        """Return that nothing waits here."""
+        return Standing(self.counts(), 0, len(self._known), None, [])
+
     def holder_of(self, key: str) -> str | None:
         """Return nothing: keys need a journal."""
         return None
@@ -200,4 +247,5 @@ def _row_of(job: NewJob, engine: str) -> JobRow:
         logs=None,
         is_recovered=False,
         engine=engine,
+        origin=job.origin,
     )

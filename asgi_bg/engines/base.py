@@ -43,6 +43,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         queued_at: When it was added, in seconds since the epoch.
         run_after: Before when it may not start, or None.
         priority: Of waiting jobs, the higher goes first.
+        trace: The trace context in which it was added, as a ``traceparent``; or None.
     """
 
     id: str
@@ -54,11 +55,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     queued_at: float
     run_after: float | None
     priority: int
+    trace: str | None = None
 
     @property
     def envelope(self) -> Envelope:
         """What a worker gives to `Performer.perform`: the one argument of a task of ours."""
-        return {"id": self.id, "call": self.call, "options": self.changes}
+        envelope: Envelope = {"id": self.id, "call": self.call, "options": self.changes}
+        if self.trace is not None:
+            envelope["trace"] = self.trace
+        return envelope
 
     @property
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:

@@ -10,7 +10,10 @@ from asgi_bg.journal._text import text_of
 from asgi_bg.journal.base import Batch, Change, Handover, Mark, NewJob, Success
 
 _KIND_OF: dict[int, type[NewJob | Mark]] = {
-    len(kind.__struct_fields__): kind for kind in (NewJob, Success, Change, Handover)
+    **{len(kind.__struct_fields__): kind for kind in (NewJob, Success, Change, Handover)},
+    # As written before there were origins and past attempts.
+    10: NewJob,
+    14: Change,
 }
 
 

@@ -102,6 +102,29 @@ def find_dead(journal: str, token: str) -> DeadOwner | None:
         raise JournalError(f"the owner file {path} cannot be read: {exc}") from exc
 
 
+def is_alive(journal: str, token: str) -> bool:
+    """Whether the owner of this token lives.
+
+    While another process recovers the jobs of a dead one, that counts as alive.
+    """
+    path = path_of(journal, token)
+    if (os.getpid(), path) in _own:
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # another user's
+    try:
+        lockf(descriptor, LOCK_EX | LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def remove_leftovers(journal: str, known: set[str]) -> None:
     """Remove the files of owners that the journal does not know (any more).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -15,6 +16,9 @@ __all__ = [
     "Mark",
     "NewJob",
     "Orphan",
+    "Owner",
+    "Sample",
+    "Standing",
     "Success",
     "Unwritable",
 ]
@@ -33,6 +37,7 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True):
         key: At most one job that is still known may have it; or None.
         after: The id of the job of the same request that goes before it, or None.
         is_held: Whether this process runs it; otherwise whoever claims it.
+        origin: The request that added it, as JSON text, or None.
     """
 
     id: str
@@ -45,6 +50,7 @@ class NewJob(msgspec.Struct, frozen=True, array_like=True):
     key: str | None
     after: str | None
     is_held: bool
+    origin: str | None = None
 
 
 class Success(msgspec.Struct, frozen=True, array_like=True):
@@ -70,6 +76,8 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         is_held: Whether the process keeps it, to go on with it.
+        past: Its attempts before the last one, as JSON text, or None where there are no more
+            than the journal has.
     """
 
     id: str
@@ -86,6 +94,7 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
     traceback: str | None
     logs: str | None
     is_held: bool
+    past: str | None = None
 
 
 class Handover(msgspec.Struct, frozen=True, array_like=True):
@@ -140,6 +149,8 @@ class JobRow(msgspec.Struct, frozen=True):
         logs: Its last log records, as JSON text, or None.
         is_recovered: Whether the process that held it died, and nobody has had it since.
         engine: The engine that it was handed over to, at ``finished_at``; or None.
+        origin: As in `NewJob`.
+        past: Its attempts before the last one, as JSON text, or None.
     """
 
     id: str
@@ -166,6 +177,8 @@ class JobRow(msgspec.Struct, frozen=True):
     logs: str | None
     is_recovered: bool
     engine: str | None = None
+    origin: str | None = None
+    past: str | None = None
 
 
 class Orphan(msgspec.Struct, frozen=True):
@@ -181,6 +194,60 @@ class Orphan(msgspec.Struct, frozen=True):
     is_poisonous: bool
 
 
+class Owner(msgspec.Struct, frozen=True):
+    """A process that owns jobs.
+
+    Attributes:
+        pid: Its number.
+        is_alive: Whether it lives.
+        held: How many jobs it owns.
+        oldest: When the oldest one of them was added that waits, as far as the journal has been
+            told, in seconds since the epoch; or None.
+        is_own: Whether it is this process, by this journal.
+    """
+
+    pid: int
+    is_alive: bool
+    held: int
+    oldest: float | None
+    is_own: bool
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How all jobs stand at one moment.
+
+    Attributes:
+        counts: As `Journal.counts` says.
+        retrying: How many of the queued ones wait for another attempt, up to the limit asked.
+        handed_over: How many an engine has, up to the limit asked.
+        oldest: When the oldest one was added that waits and is nobody's, in seconds since the
+            epoch, or None.
+        owners: The processes that own jobs.
+    """
+
+    counts: dict[str, int]
+    retrying: int
+    handed_over: int
+    oldest: float | None
+    owners: list[Owner]
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """What is looked at of a job to tell rates and durations.
+
+    Attributes:
+        task, status, queued_at, started_at, finished_at: As in `JobRow`.
+        is_handed_over: Whether an engine has it.
+    """
+
+    task: str
+    status: str
+    queued_at: float
+    started_at: float | None
+    finished_at: float | None
+    is_handed_over: bool
+
+
 class Unwritable(Exception):
     """Something in a batch can never be written, whatever else can; raised by `Journal.commit`."""
 
@@ -190,9 +257,12 @@ class Journal(Protocol):
 
     Every method blocks, and none is called in an event loop, but for `note`, `counts` and
     `holder_of`, which must be quick. One thread calls those that write; those that read
-    (`get`, `find`, `holder_of`, `counts`, `has_ready`,
-    `has_retries`) are called from any thread, and no
-    other call waits for `find`, which may take its time.
+    (`get`, `get_many`, `find`, `search`, `sample`, `standing`, `holder_of`, `counts`,
+    `has_ready`, `has_retries`) are called from any thread, and no other call waits for `find`,
+    `search`, `sample` and `standing`, which may take their time.
+
+    Those that read, and `cancel`, `retry` and `purge`, also work in a process that has not
+    called `open`, and do not make it an owner.
 
     **Ownership.** Between `open` and `close` the journal knows this process as an owner. It
     owns the jobs that it adds with ``is_held`` and those that it claims, until it marks them
@@ -300,6 +370,48 @@ class Journal(Protocol):
         self, status: str | None, task: str | None, after: str | None, limit: int
     ) -> list[JobRow]:
         """Return jobs, the newest first; ``after`` is the id of the last one known."""
+        ...
+
+    def get_many(self, ids: Sequence[str]) -> list[JobRow]:
+        """Return those jobs that there are, in any order."""
+        ...
+
+    def search(
+        self,
+        status: str | None,
+        task: str | None,
+        text: str | None,
+        after: str | None,
+        limit: int,
+        seconds: float,
+    ) -> tuple[list[JobRow], str | None]:
+        """Return jobs, the newest first, and where to go on.
+
+        Args:
+            status: Only those that stand so.
+            task: Only those of the task of this name.
+            text: Only those that have this in what can be searched, in upper or lower case.
+            after: The id to go on after.
+            limit: At most so many.
+            seconds: For how long to look.
+
+        Returns:
+            The jobs, and the ``after`` for the next ones; None where there are no more.
+        """
+        ...
+
+    def sample(self, stretches: Sequence[tuple[float, float]], limit: int) -> list[list[Sample]]:
+        """Return the oldest jobs of each stretch of time, by when they were added.
+
+        Args:
+            stretches: From when to when each goes, in seconds since the epoch; what was added
+                at the end itself is not of it.
+            limit: Of each at most so many.
+        """
+        ...
+
+    def standing(self, limit: int) -> Standing:
+        """Return how all jobs stand; what has to be counted one by one, up to ``limit``."""
         ...
 
     def holder_of(self, key: str) -> str | None:

@@ -10,7 +10,7 @@ from asgi_bg.journal.queries import query
 APPLICATION_ID = 0x61736762
 """Says in the file's header whose it is: "asgb"."""
 
-MIGRATIONS: tuple[str, ...] = (query("create"), query("add_engines"))
+MIGRATIONS: tuple[str, ...] = (query("create"), query("add_engines"), query("add_origins"))
 """What leads from each version to the next; the first from an empty file to version 1."""
 
 
@@ -27,7 +27,7 @@ def migrate(connection: sqlite3.Connection, path: str) -> None:
     try:
         # Another process may have done it while this one waited.
         version = version_of(connection, path)
-        for step in MIGRATIONS[version:]:
+        for step in (*MIGRATIONS[version:], query("batches")):
             for statement in _statements(step):
                 connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")

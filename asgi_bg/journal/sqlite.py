@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -17,10 +17,30 @@ from asgi_bg._options import check_count, check_seconds
 from asgi_bg.exceptions import JournalError
 from asgi_bg.journal._entries import batch_of, entry_of, over
 from asgi_bg.journal._file import JournalFile
-from asgi_bg.journal._ownership import DeadOwner, Ownership, find_dead, remove_leftovers
+from asgi_bg.journal._ownership import (
+    DeadOwner,
+    Ownership,
+    find_dead,
+    is_alive,
+    remove_leftovers,
+)
+from asgi_bg.journal._past import past_with_last
 from asgi_bg.journal._sealing import Sealer
+from asgi_bg.journal._search import find_oldest, look_for
 from asgi_bg.journal._text import rows, stored
-from asgi_bg.journal.base import Batch, Change, Handover, JobRow, Mark, NewJob, Orphan, Success
+from asgi_bg.journal.base import (
+    Batch,
+    Change,
+    Handover,
+    JobRow,
+    Mark,
+    NewJob,
+    Orphan,
+    Owner,
+    Sample,
+    Standing,
+    Success,
+)
 from asgi_bg.journal.queries import query
 
 CRASH_LIMIT = 3
@@ -43,7 +63,7 @@ RETENTION: Mapping[str, float] = {
 _OLDEST = (3, 37, 0)
 
 _COMMIT = query("commit")
-_SEALED = ("call", "result", "message", "error", "traceback", "logs")
+_SEALED = ("call", "result", "message", "error", "traceback", "logs", "past")
 
 Entry = TypeVar("Entry", bound="NewJob | Success | Change | Handover")
 
@@ -159,7 +179,7 @@ class SQLiteJournal:
         self._ownership = ownership
 
     @contextlib.contextmanager
-    def _writing(self) -> Generator[sqlite3.Connection]:
+    def _writing(self, *, as_owner: bool = True) -> Generator[sqlite3.Connection]:
         """The connection to write with; made anew where something has happened to it."""
         with self._file.explained():
             if self._file.is_replaced:
@@ -168,7 +188,7 @@ class SQLiteJournal:
             if connection is None:
                 connection = self._file.connect()
                 self._look_at_owner(connection)
-            if self._ownership is None:
+            if as_owner and self._ownership is None:
                 self._become_owner(connection)
             yield connection
 
@@ -382,20 +402,25 @@ class SQLiteJournal:
     def cancel(self, id: str, reason: str, now: float) -> None:
         """Cancel a job that nobody owns, or ask its owner to."""
         reason = self._sealer.seal(reason) or reason
-        with self._writing() as connection:
+        with self._writing(as_owner=False) as connection:
             connection.execute(query("cancel"), {"id": id, "reason": reason, "now": now})
 
     def retry(self, id: str) -> bool:
         """Make a failed or cancelled job a waiting one again; False if it is neither."""
-        with self._writing() as connection:
-            return connection.execute(query("retry"), {"id": id}).rowcount > 0
+        with self._writing(as_owner=False) as connection:
+            values = connection.execute(query("get"), {"id": id}).fetchone()
+            if values is None:
+                return False
+            row = self._row(values)
+            past = self._sealer.seal(past_with_last(row))
+            return connection.execute(query("retry"), {"id": row.id, "past": past}).rowcount > 0
 
     def purge(self, status: str | None, before: float, limit: int) -> int:
         """Forget up to ``limit`` jobs that ended before that instant; count them."""
         wanted = [s.value for s in JobStatus if s.is_final and status in (None, s.value)]
         newest = first_id(min(before + 0.001, _LAST))  # ids sort by milliseconds
         gone = 0
-        with self._writing() as connection:
+        with self._writing(as_owner=False) as connection:
             for word in wanted:
                 gone += connection.execute(
                     query("purge"),
@@ -460,6 +485,57 @@ class SQLiteJournal:
             found = connection.execute(query(name), values).fetchall()
         return [self._row(row) for row in found]
 
+    def get_many(self, ids: Sequence[str]) -> list[JobRow]:
+        """Return those jobs that there are, in any order."""
+        with self._file.search() as connection:
+            found = connection.execute(query("get_many"), {"ids": rows(list(ids))}).fetchall()
+        return [self._row(row) for row in found]
+
+    def search(
+        self,
+        status: str | None,
+        task: str | None,
+        text: str | None,
+        after: str | None,
+        limit: int,
+        seconds: float,
+    ) -> tuple[list[JobRow], str | None]:
+        """Return jobs, the newest first, and where to go on; see `Journal.search`."""
+        with self._file.search() as connection:
+            found, going_on = look_for(connection, status, task, text, after, limit, seconds)
+        return [self._row(row) for row in found], going_on
+
+    def sample(self, stretches: Sequence[tuple[float, float]], limit: int) -> list[list[Sample]]:
+        """Return the oldest jobs of each stretch of time; see `Journal.sample`."""
+        sql = query("sample")
+        found: list[list[Sample]] = []
+        with self._file.search() as connection:
+            for since, until in stretches:
+                values = {"first": first_id(since), "last": first_id(until), "limit": limit}
+                found.append([Sample(*row) for row in connection.execute(sql, values).fetchall()])
+        return found
+
+    def standing(self, limit: int) -> Standing:
+        """Return how all jobs stand; see `Journal.standing`."""
+        with self._file.search() as connection:
+            connection.execute("BEGIN")  # so that all of it is of one moment
+            counts = connection.execute(query("counts")).fetchone()
+            retrying, handed_over = connection.execute(query("some"), {"limit": limit}).fetchone()
+            owners = connection.execute(query("owners")).fetchall()
+            oldest = find_oldest(connection, None)
+            oldest_of = {owner: find_oldest(connection, owner) for owner, *_ in owners}
+        own = None if self._ownership is None else self._ownership.token
+        return Standing(
+            dict(zip((status.value for status in JobStatus), counts, strict=True)),
+            retrying,
+            handed_over,
+            oldest,
+            [
+                Owner(pid, is_alive(self.path, token), held, oldest_of[owner], token == own)
+                for owner, token, pid, held in owners
+            ],
+        )
+
     def holder_of(self, key: str) -> str | None:
         """Return the id of the job that has this key, or None."""
         with self._file.read() as connection:
@@ -497,6 +573,7 @@ class SQLiteJournal:
             error=unseal(row.error),
             traceback=unseal(row.traceback),
             logs=unseal(row.logs),
+            past=unseal(row.past),
         )
 
 

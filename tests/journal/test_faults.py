@@ -558,7 +558,7 @@ def test_a_schema_of_a_newer_version(path: Path) -> None:
     filled(path)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    refused(path, "is of version 99, and this asgi_bg knows versions up to 2; upgrade asgi_bg")
+    refused(path, "is of version 99, and this asgi_bg knows versions up to 3; upgrade asgi_bg")
 
 
 def test_a_newer_version_with_a_wal_that_is_in_use(path: Path) -> None:
@@ -638,7 +638,7 @@ def test_a_migration_is_made_whole_or_not_at_all(
         assert sorted(ids_of(journal.find(None, None, None, 99))) == sorted(jobs)
         journal.close()
     monkeypatch.setattr(schema, "MIGRATIONS", first)
-    refused(path, "is of version 3")
+    refused(path, "is of version 4")
 
 
 def test_a_file_of_the_first_version_is_brought_up_to_date(

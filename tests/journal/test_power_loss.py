@@ -301,4 +301,4 @@ def test_a_new_file_is_there_with_its_first_job(tmp_path: Path) -> None:
             [job] = add(journal, waiting())
         assert list(reopened(torn)) == [job]
     with contextlib.closing(sqlite3.connect(torn)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)

@@ -2,7 +2,7 @@ SELECT
     id, task, call, options, queued_at, run_after, priority, key, after, status, attempt,
     interrupted, crashes, started_at, finished_at,
     (SELECT 'pid:' || pid FROM owners WHERE owners.id = jobs.owner), progress, message, result,
-    error, traceback, logs, is_recovered, engine
+    error, traceback, logs, is_recovered, engine, origin, past
 FROM jobs
-WHERE (:after IS NULL OR id < :after) AND (:task IS NULL OR task = :task)
+WHERE id < coalesce(:after, '~') AND (:task IS NULL OR task = :task)
 ORDER BY id DESC LIMIT :limit

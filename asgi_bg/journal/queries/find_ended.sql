@@ -2,8 +2,8 @@ SELECT
     id, task, call, options, queued_at, run_after, priority, key, after, status, attempt,
     interrupted, crashes, started_at, finished_at,
     (SELECT 'pid:' || pid FROM owners WHERE owners.id = jobs.owner), progress, message, result,
-    error, traceback, logs, is_recovered, engine
+    error, traceback, logs, is_recovered, engine, origin, past
 FROM jobs INDEXED BY jobs_ended
 WHERE status = :status AND finished_at IS NOT NULL
-    AND (:after IS NULL OR id < :after) AND (:task IS NULL OR task = :task)
+    AND id < coalesce(:after, '~') AND (:task IS NULL OR task = :task)
 ORDER BY id DESC LIMIT :limit

@@ -1,0 +1,212 @@
+"""What a runner shows of jobs: those of its memory, and those of its journal, as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+
+from asgi_bg._desk import details_of_record, earliest, situation_of
+from asgi_bg._job import JobInfo, JobStatus
+from asgi_bg._keeper import Keeper
+from asgi_bg._overview import Part, Situation, Window, summarise, window_until_now
+from asgi_bg._record import JobRecord
+from asgi_bg._registry import Registry
+from asgi_bg._views import CAP, Counts, JobDetails, JobPage, Overview, ProcessInfo
+from asgi_bg.journal.base import Sample
+
+
+class Showing:
+    """Answers with what this process knows best, and what the journal knows of the rest.
+
+    Args:
+        registry: The jobs that this process knows.
+        keeper: Who keeps jobs in a journal, if there is one.
+    """
+
+    def __init__(self, registry: Registry, keeper: Keeper | None) -> None:
+        self._registry = registry
+        self._keeper = keeper
+
+    def here(self, id: str) -> JobRecord | None:
+        """Return the job of that id, if it is this process that knows how it stands."""
+        held = None if self._keeper is None else self._keeper.held.get(id)
+        if held is not None:
+            return held
+        known = self._registry.known(id)
+        return None if known is None or known.kept is not None else known
+
+    async def details(self, id: str) -> JobDetails:
+        """Return all that is known of a job; see `Runner.details`."""
+        record = self.here(id)
+        if record is None and self._keeper is not None:
+            return await self._keeper.archive.details(id)
+        return details_of_record(record or self._registry.get(id))
+
+    async def infos(self, ids: Sequence[str]) -> dict[str, JobInfo]:
+        """Return what is known of several jobs; see `Runner.infos`."""
+        infos: dict[str, JobInfo] = {}
+        missing: list[str] = []
+        for each in ids:
+            record = self.here(each)
+            if record is None:
+                missing.append(each)
+            else:
+                infos[each] = record.snapshot()
+        if missing and self._keeper is not None:
+            infos |= await self._keeper.archive.infos(missing)
+        return infos
+
+    async def search(
+        self,
+        status: JobStatus | None,
+        task: str | None,
+        text: str | None,
+        after: str | None,
+        limit: int,
+        seconds: float,
+    ) -> JobPage:
+        """Return jobs, the newest first; see `Runner.search`."""
+        wanted = limit + 1 if text is None else CAP
+        records = self._registry.newest(status, task, after, wanted)
+        here = [record.snapshot() for record in records if text is None or _has(record, text)]
+        going_on: str | None = None
+        is_cut = False
+        kept: tuple[JobInfo, ...] = ()
+        if self._keeper is not None:
+            archive = self._keeper.archive
+            word = None if status is None else status.value
+            page = await archive.search(
+                partial(
+                    archive.desk.search,
+                    status=word,
+                    task=task,
+                    text=text,
+                    after=after,
+                    limit=limit,
+                    seconds=seconds,
+                )
+            )
+            kept, going_on, is_cut = page.jobs, page.next, page.is_cut
+        if going_on is not None:
+            # What is older may have others in between that were not looked at.
+            here = [job for job in here if job.id >= going_on]
+        known = {job.id for job in here}
+        jobs = [*here, *(job for job in kept if job.id not in known)]
+        jobs.sort(key=lambda job: job.id, reverse=True)
+        if len(jobs) > limit:
+            return JobPage(tuple(jobs[:limit]), jobs[limit - 1].id, False)
+        return JobPage(tuple(jobs), going_on, is_cut)
+
+    async def overview(self, seconds: float, buckets: int) -> Overview:
+        """Return all jobs at a glance; see `Runner.overview`."""
+        window = window_until_now(seconds, buckets)
+        parts = self._parts(window)
+        if self._keeper is None:
+            return summarise(window, self._situation(), parts)
+        archive = self._keeper.archive
+        standing = await archive.ask(partial(archive.journal.standing, CAP))
+        parts += await archive.ask(partial(archive.desk.parts, window))
+        return summarise(window, self._corrected(situation_of(standing)), parts)
+
+    def _parts(self, window: Window) -> list[Part]:
+        """Return the jobs of a window that are in no journal."""
+        samples: dict[int, list[Sample]] = {}
+        for record in (*self._registry.finished, *self._registry.unfinished):
+            bucket = window.bucket_of(record.queued_at) if record.kept is None else None
+            if bucket is not None:
+                samples.setdefault(bucket, []).append(_sample_of(record))
+        return [Part(bucket, some) for bucket, some in samples.items()]
+
+    def _situation(self) -> Situation:
+        """Return how the jobs of a runner without a journal stand."""
+        own = _Own([record for record in tuple(self._registry.unfinished) if record.kept is None])
+        ended = self._registry.ended
+        counts = Counts(
+            queued=own.queued,
+            running=own.running,
+            succeeded=ended[JobStatus.succeeded],
+            failed=ended[JobStatus.failed],
+            cancelled=ended[JobStatus.cancelled],
+            retrying=own.retrying,
+            handed_over=self._registry.handed_over,
+        )
+        return Situation(counts=counts, oldest=own.oldest, processes=(self._process(),))
+
+    def _corrected(self, kept: Situation) -> Situation:
+        """Return the situation of the journal, with what only this process knows."""
+        assert self._keeper is not None  # noqa: S101 - or nobody would have asked the journal
+        own = _Own([record for record in tuple(self._registry.unfinished) if record.kept is None])
+        # The journal is told only now and then that a job runs.
+        held = tuple(self._keeper.held.values())
+        begun = sum(r.status is JobStatus.running and not _is_shown(r) for r in held)
+        retrying = sum(r.attempt > 0 and r.status is JobStatus.queued for r in held)
+        finished = [record.status for record in tuple(self._registry.finished)]
+        counts = kept.counts
+        return Situation(
+            counts=Counts(
+                queued=max(0, counts.queued - begun) + own.queued,
+                running=counts.running + begun + own.running,
+                succeeded=counts.succeeded + finished.count(JobStatus.succeeded),
+                failed=counts.failed + finished.count(JobStatus.failed),
+                cancelled=counts.cancelled + finished.count(JobStatus.cancelled),
+                retrying=min(CAP, counts.retrying + retrying + own.retrying),
+                handed_over=counts.handed_over,
+            ),
+            oldest=earliest(kept.oldest, own.oldest, _oldest_of(held)),
+            processes=kept.processes or (self._process(),),
+        )
+
+    def _process(self) -> ProcessInfo:
+        return ProcessInfo(os.getpid(), True, len(self._registry.unfinished))
+
+
+class _Own:
+    """Counts of unfinished jobs that are in no journal."""
+
+    def __init__(self, records: Sequence[JobRecord]) -> None:
+        waiting = [record for record in records if record.status is not JobStatus.running]
+        self.running = len(records) - len(waiting)
+        self.queued = len(waiting)
+        self.retrying = sum(record.attempt > 0 for record in waiting)
+        self.oldest = _oldest_of(records)
+
+
+def _oldest_of(records: Sequence[JobRecord]) -> float | None:
+    """Return when the oldest one was added that waits for its turn."""
+    return earliest(
+        *(
+            record.queued_at
+            for record in records
+            if record.status is not JobStatus.running and record.run_after is None
+        )
+    )
+
+
+def _is_shown(record: JobRecord) -> bool:
+    """Whether the journal has been told that the attempt runs."""
+    shown = None if record.kept is None else record.kept.shown
+    return shown is not None and shown[0] == record.attempt
+
+
+def _sample_of(record: JobRecord) -> Sample:
+    return Sample(
+        record.task_name,
+        record.status.value,
+        record.queued_at,
+        record.started_at,
+        record.finished_at,
+        False,
+    )
+
+
+def _has(record: JobRecord, text: str) -> bool:
+    """Whether a text is in what is shown of a job."""
+    needle = text.casefold()
+    details = details_of_record(record)
+    job, origin = details.job, details.origin
+    plain = [job.id, job.task, details.key, job.message, job.error]
+    if origin is not None:
+        plain += [origin.path, origin.request_id, origin.trace]
+    plain += [argument.value for argument in details.arguments or ()]
+    return any(needle in each.casefold() for each in plain if each is not None)

@@ -1,0 +1,27 @@
+-- Looks at a piece of the jobs that have not ended here.
+SELECT
+    id, task, call, options, queued_at, run_after, priority, key, after, status, attempt,
+    interrupted, crashes, started_at, finished_at,
+    (SELECT 'pid:' || pid FROM owners WHERE owners.id = piece.owner), progress, message, result,
+    error, traceback, logs, is_recovered, engine, origin, past
+FROM (
+    SELECT * FROM jobs
+    WHERE id IN (
+            SELECT id FROM jobs
+            WHERE finished_at IS NULL AND (run_after IS NULL OR owner IS NOT NULL)
+            UNION ALL
+            SELECT id FROM jobs
+            WHERE finished_at IS NULL AND run_after IS NOT NULL AND owner IS NULL
+            UNION ALL  -- handed over to an engine
+            SELECT id FROM jobs INDEXED BY jobs_ended
+            WHERE status = 'queued' AND finished_at IS NOT NULL
+        )
+        AND +id < coalesce(:after, '~')
+    ORDER BY id DESC LIMIT :piece
+) AS piece
+WHERE (:status IS NULL OR status = :status) AND (:task IS NULL OR task = :task)
+    AND (:like IS NULL OR id LIKE :like ESCAPE '\' OR task LIKE :like ESCAPE '\'
+        OR key LIKE :like ESCAPE '\' OR message LIKE :like ESCAPE '\'
+        OR error LIKE :like ESCAPE '\' OR origin LIKE :like ESCAPE '\'
+        OR call LIKE :like ESCAPE '\')
+ORDER BY id DESC LIMIT :limit

@@ -1,0 +1,16 @@
+-- The last job of the piece that search_unfinished looks at, and how many it has.
+SELECT min(id), count(*) FROM (
+    SELECT id FROM jobs
+    WHERE id IN (
+            SELECT id FROM jobs
+            WHERE finished_at IS NULL AND (run_after IS NULL OR owner IS NOT NULL)
+            UNION ALL
+            SELECT id FROM jobs
+            WHERE finished_at IS NULL AND run_after IS NOT NULL AND owner IS NULL
+            UNION ALL  -- handed over to an engine
+            SELECT id FROM jobs INDEXED BY jobs_ended
+            WHERE status = 'queued' AND finished_at IS NOT NULL
+        )
+        AND +id < coalesce(:after, '~')
+    ORDER BY id DESC LIMIT :piece
+)

@@ -1,0 +1,363 @@
+"""What is shown of jobs to people: details, searches, overviews (for W1 to W3)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgi_bg import BackgroundTaskMiddleware, JobStatus, Runner, add_task, task
+from asgi_bg._desk import UNKNOWN, Desk
+from asgi_bg._ids import new_id
+from asgi_bg._origin import Origin, Tracing
+from asgi_bg._overview import FULL, percentiles_of
+from asgi_bg.exceptions import JobNotFound
+from asgi_bg.journal import SQLiteJournal
+from asgi_bg.journal.base import Batch, Change, NewJob
+from tests.helpers import Connection, until
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE = 20.0
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@task(name="showing:pay")
+async def pay(amount: int, card: str = "", *rest: str) -> int:
+    return amount
+
+
+@task(name="showing:charge", redact="card")
+async def charge(amount: int, card: str) -> None:
+    raise ValueError(f"no money: {amount}")
+
+
+@task(name="showing:flaky", retries=2, retry_delay=0.01)
+async def flaky() -> None:
+    raise OSError("still down")
+
+
+@pytest.fixture(params=["memory", "journal"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """The options of a runner that keeps its jobs in memory, or in a journal."""
+    return {} if request.param == "memory" else {"journal": tmp_path / "jobs.db"}
+
+
+async def test_details_of_a_job_of_a_request(where: Any) -> None:
+    """Its arguments by name, its attempts, and the request that added it."""
+    jobs: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        jobs.append(add_task(pay.using(priority=3, tags=("money",), key="k1"), 12, "4242", "a"))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    runner = Runner(**where)
+    async with runner:
+        connection = Connection()
+        headers = [(b"x-request-id", b"r-1"), (b"traceparent", TRACE.encode())]
+        connection.scope |= {"method": "POST", "path": "/orders", "headers": headers}
+        await connection.call(BackgroundTaskMiddleware(app, runner=runner))
+        await jobs[0].result(DEADLINE)
+        details = await runner.details(jobs[0].id)
+    assert details.origin == Origin("POST", "/orders", "r-1", TRACE)
+    assert (details.key, details.priority, details.tags) == ("k1", 3, ("money",))
+    [attempt] = details.attempts
+    assert attempt.number == 1
+    assert attempt.error is None
+    assert attempt.started_at is not None
+    assert attempt.finished_at is not None
+    if where:
+        named = [(argument.name, argument.value) for argument in details.arguments or ()]
+        assert named == [("amount", "12"), ("card", '"4242"'), ("*rest[0]", '"a"')]
+    else:
+        assert details.arguments is None  # memory lets go of them
+
+
+async def test_details_hide_what_redact_names(where: Any) -> None:
+    """J10: by position and by name; also where the task is not declared."""
+    runner = Runner(**where)
+    async with runner:
+        job = await runner.add_task(charge, 12, "4242")
+        other = await runner.add_task(charge, 12, card="4242")
+        await runner.drain(DEADLINE)
+        for each in (job, other):
+            details = await runner.details(each.id)
+            amount, card = details.arguments or ()
+            assert amount.value == "12"
+            assert (card.name, card.value, card.is_redacted) == ("card", "", True)
+            assert "4242" not in str(details)
+        assert (await runner.search(text="4242")).jobs == ()
+        assert len((await runner.search(text="NO MONEY")).jobs) == 2
+
+
+async def test_details_of_a_task_that_is_not_declared_here(tmp_path: Path) -> None:
+    """Arguments have their places for names; where some are redacted, all are hidden."""
+    journal = SQLiteJournal(tmp_path / "jobs.db")
+    journal.open()
+    plain, hidden = new_id(1.0), new_id(2.0)
+    job = NewJob(plain, "gone:task", '[["a"],{"b":1}]', None, 1.0, None, 0, None, None, False)
+    redacted = NewJob(
+        hidden,
+        "gone:task",
+        '[["a"],{"b":1,"c":2}]',
+        '{"redact":["c"]}',
+        2.0,
+        None,
+        0,
+        None,
+        None,
+        False,
+    )
+    journal.commit(Batch(added=[job, redacted]))
+    desk = Desk(journal)
+    shown = [(one.name, one.value) for one in desk.details(plain).arguments or ()]
+    assert shown == [("1", '"a"'), ("b", "1")]
+    one, two, three = desk.details(hidden).arguments or ()
+    assert (one.is_redacted, two.is_redacted, three.is_redacted) == (True, False, True)
+    with pytest.raises(JobNotFound):
+        desk.details("nothing")
+    journal.close()
+
+
+async def test_every_attempt_is_kept(where: Any) -> None:
+    """With its times and errors; those before a retry by hand, too."""
+    runner = Runner(**where)
+    async with runner:
+        job = await runner.add_task(flaky)
+        await runner.drain(DEADLINE)
+        details = await runner.details(job.id)
+        assert [attempt.number for attempt in details.attempts] == [1, 2, 3]
+        for attempt in details.attempts:
+            assert attempt.error == "OSError: still down"
+            assert "still down" in (attempt.traceback or "")
+            assert attempt.started_at is not None
+            assert attempt.finished_at is not None
+            assert attempt.started_at <= attempt.finished_at
+        assert await runner.retry_failed("showing:other") == 0
+        assert await runner.retry_failed("showing:flaky") == 1
+        await runner.drain(DEADLINE)
+        details = await runner.details(job.id)
+        assert [attempt.number for attempt in details.attempts] == [1, 2, 3, 1, 2, 3]
+
+
+async def test_attempts_of_processes_that_died(tmp_path: Path) -> None:
+    """Nobody has told of their end, but their numbers are missing."""
+    journal = SQLiteJournal(tmp_path / "jobs.db")
+    journal.open()
+    job = new_id(1.0)
+    journal.commit(
+        Batch(added=[NewJob(job, "gone:task", "[[]]", None, 1.0, None, 0, None, None, True)])
+    )
+    journal.commit(
+        Batch(
+            marks=[
+                Change(
+                    job, "failed", 3, 2, None, 5.0, 6.0, None, "", None, "E: x", None, None, False
+                )
+            ]
+        )
+    )
+    attempts = Desk(journal).details(id).attempts
+    assert [(one.number, one.error) for one in attempts] == [
+        (1, UNKNOWN),
+        (2, UNKNOWN),
+        (3, "E: x"),
+    ]
+    journal.close()
+
+
+async def test_a_search_goes_on_where_it_ended(where: Any) -> None:
+    """Page by page nothing is missed and nothing comes twice, also while new jobs come."""
+    runner = Runner(**where)
+    async with runner:
+        jobs = [await runner.add_task(pay, number) for number in range(23)]
+        await runner.drain(DEADLINE)
+        seen: list[str] = []
+        after = None
+        while True:
+            page = await runner.search(status="succeeded", limit=5, after=after)
+            assert len(page.jobs) <= 5
+            seen += [job.id for job in page.jobs]
+            after = page.next
+            if after is None:
+                break
+            await runner.add_task(pay, 99)
+        assert seen == [job.id for job in reversed(jobs)]
+        assert (await runner.search(status="failed")).jobs == ()
+        with pytest.raises(ValueError, match="limit"):
+            await runner.search(limit=0)
+        with pytest.raises(ValueError, match="nonsense"):
+            await runner.search(status="nonsense")
+
+
+async def test_a_search_that_runs_out_of_time_says_where_to_go_on(tmp_path: Path) -> None:
+    """And finds all in the end."""
+    journal = SQLiteJournal(tmp_path / "jobs.db")
+    journal.open()
+    now = time.time()
+    for start in range(0, 12_000, 1000):
+        added = [
+            NewJob(
+                new_id(now + number / 100),
+                "rare:task" if number % 3000 == 0 else "other:task",
+                f"[[{number}]]",
+                None,
+                now,
+                None,
+                0,
+                None,
+                None,
+                False,
+            )
+            for number in range(start, start + 1000)
+        ]
+        journal.commit(Batch(added=added))
+    desk = Desk(journal)
+    found: list[str] = []
+    pages, after = 0, None
+    while True:
+        page = desk.search(task="rare:task", after=after, seconds=0.0)
+        pages += 1
+        found += [job.id for job in page.jobs]
+        after = page.next
+        assert page.is_cut == (after is not None)
+        if after is None:
+            break
+    assert len(found) == 4
+    assert pages > 1
+    assert len(desk.search(text="[[11999").jobs) == 1
+    assert desk.search(text="100%_").jobs == ()
+    assert len(desk.infos([*found, "nothing"])) == 4
+    journal.close()
+
+
+async def test_overview(where: Any) -> None:
+    """How many stand how, since when, and what has come of the last while."""
+    runner = Runner(max_jobs=1, **where)
+    async with runner:
+        empty = await runner.overview()
+        assert empty.oldest is None
+        assert empty.tasks == ()
+        await runner.add_task(pay, 1)
+        await runner.add_task(charge, 1, "x")
+        await runner.drain(DEADLINE)
+        gate = asyncio.Event()
+
+        @task(name="showing:wait")
+        async def wait() -> None:
+            await gate.wait()
+
+        running = await runner.add_task(wait)
+        await until(lambda: runner.stats()["running"] == 1)
+        waiting = await runner.add_task(wait)
+        later = await runner.add_task(pay.using(delay=100.0), 1)
+        overview = await runner.overview(60.0, 6)
+        counts = overview.counts
+        assert (counts.succeeded, counts.failed, counts.cancelled) == (1, 1, 0)
+        assert (counts.queued, counts.running, counts.retrying) == (2, 1, 0)
+        assert overview.oldest == (await waiting.info()).queued_at
+        assert [process.is_alive for process in overview.processes] == [True]
+        assert len(overview.buckets) == 6
+        assert sum(bucket.added for bucket in overview.buckets) == 5
+        by_task = {each.task: each for each in overview.tasks}
+        assert by_task["showing:charge"].failed == 1
+        assert by_task["showing:pay"].succeeded == 1
+        assert by_task["showing:pay"].durations is not None
+        assert not overview.is_estimate
+        gate.set()
+        await running.result(DEADLINE)
+        await waiting.result(DEADLINE)
+        await runner.cancel(later.id)
+
+
+async def test_overview_of_many_is_near_the_truth(tmp_path: Path) -> None:
+    """A sample tells how many there are, also where they came in bursts."""
+    journal = SQLiteJournal(tmp_path / "jobs.db")
+    journal.open()
+    now = time.time()
+    # 10,000 in four minutes: a steady flow, and a burst that is half of them.
+    instants = [now - 240 + number * 0.048 for number in range(5_000)]
+    instants += [now - 100 + number * 0.002 for number in range(5_000)]
+    assert len(instants) > 4 * FULL
+    for start in range(0, len(instants), 1000):
+        added = [
+            NewJob(new_id(at), "many:task", "[[]]", None, at, None, 0, None, None, False)
+            for at in instants[start : start + 1000]
+        ]
+        journal.commit(Batch(added=added))
+    overview = Desk(journal).overview(240.0, 4)
+    total = sum(bucket.added for bucket in overview.buckets)
+    assert overview.is_estimate
+    assert total == pytest.approx(10_000, rel=0.25)
+    [many] = overview.tasks
+    assert many.queued == pytest.approx(total, rel=0.01)
+    journal.close()
+
+
+async def test_infos_of_many_jobs_at_once(where: Any) -> None:
+    """With one question; those that there are not are left out."""
+    runner = Runner(**where)
+    async with runner:
+        jobs = [await runner.add_task(pay, number) for number in range(10)]
+        await runner.drain(DEADLINE)
+        infos = await runner.infos([*(job.id for job in jobs), "nothing", new_id(1.0)])
+        assert infos.keys() == {job.id for job in jobs}
+        assert {info.status for info in infos.values()} == {JobStatus.succeeded}
+
+
+async def test_the_trace_of_add_task_goes_with_the_job(
+    where: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once somebody traces, outside of requests as well."""
+    monkeypatch.setattr(Tracing, "current", staticmethod(lambda: TRACE))
+    runner = Runner(**where)
+    async with runner:
+        job = await runner.add_task(pay, 1)
+        await runner.drain(DEADLINE)
+        assert (await runner.details(job.id)).origin == Origin(trace=TRACE)
+
+
+async def test_a_job_that_a_job_adds_is_of_the_same_request(where: Any) -> None:
+    """Its origin is the request's."""
+    added: list[Any] = []
+
+    @task(name="showing:parent")
+    async def parent() -> None:
+        added.append(add_task(pay, 1))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        add_task(parent)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    runner = Runner(**where)
+    async with runner:
+        connection = Connection()
+        connection.scope["path"] = "/parent"
+        await connection.call(BackgroundTaskMiddleware(app, runner=runner))
+        await runner.drain(DEADLINE)
+        origin = (await runner.details(added[0].id)).origin
+        assert origin is not None
+        assert origin.path == "/parent"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([None], None),
+        ([1.0], (1.0, 1.0, 1.0)),
+        ([float(number) for number in range(1, 101)], (50.0, 95.0, 99.0)),
+        ([3.0, None, 1.0, 2.0], (2.0, 3.0, 3.0)),
+    ],
+)
+def test_percentiles(values: Any, expected: Any) -> None:
+    """By the nearest rank."""
+    found = percentiles_of(values)
+    assert found == expected or found is not None
+    if expected is not None:
+        assert found is not None
+        assert (found.p50, found.p95, found.p99) == expected
