@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 
 from asgi_bg._desk import details_of_record, earliest, situation_of
 from asgi_bg._job import JobInfo, JobStatus
@@ -14,6 +15,13 @@ from asgi_bg._record import JobRecord
 from asgi_bg._registry import Registry
 from asgi_bg._views import CAP, Counts, JobDetails, JobPage, Overview, ProcessInfo
 from asgi_bg.journal.base import Sample
+
+LOOKED = 1_000
+"""At how many jobs of the memory is looked for a text, in the event loop."""
+
+NEAR = 5_000
+"""How many of the oldest, and of the newest, unfinished jobs of the memory are counted one by
+one; those in between wait."""
 
 
 class Showing:
@@ -67,11 +75,11 @@ class Showing:
         seconds: float,
     ) -> JobPage:
         """Return jobs, the newest first; see `Runner.search`."""
-        wanted = limit + 1 if text is None else CAP
+        wanted = limit + 1 if text is None else LOOKED
         records = self._registry.newest(status, task, after, wanted)
         here = [record.snapshot() for record in records if text is None or _has(record, text)]
-        going_on: str | None = None
-        is_cut = False
+        going_on = records[-1].id if text is not None and len(records) == LOOKED else None
+        is_cut = going_on is not None
         kept: tuple[JobInfo, ...] = ()
         if self._keeper is not None:
             archive = self._keeper.archive
@@ -87,12 +95,14 @@ class Showing:
                     seconds=seconds,
                 )
             )
-            kept, going_on, is_cut = page.jobs, page.next, page.is_cut
-        if going_on is not None:
-            # What is older may have others in between that were not looked at.
-            here = [job for job in here if job.id >= going_on]
+            kept, is_cut = page.jobs, page.is_cut or is_cut
+            if page.next is not None:
+                going_on = max(page.next, going_on or page.next)
         known = {job.id for job in here}
         jobs = [*here, *(job for job in kept if job.id not in known)]
+        if going_on is not None:
+            # What is older may have others in between that were not looked at.
+            jobs = [job for job in jobs if job.id >= going_on]
         jobs.sort(key=lambda job: job.id, reverse=True)
         if len(jobs) > limit:
             return JobPage(tuple(jobs[:limit]), jobs[limit - 1].id, False)
@@ -112,15 +122,28 @@ class Showing:
     def _parts(self, window: Window) -> list[Part]:
         """Return the jobs of a window that are in no journal."""
         samples: dict[int, list[Sample]] = {}
-        for record in (*self._registry.finished, *self._registry.unfinished):
+        for record in (*self._registry.finished, *self._unfinished()):
             bucket = window.bucket_of(record.queued_at) if record.kept is None else None
             if bucket is not None:
                 samples.setdefault(bucket, []).append(_sample_of(record))
         return [Part(bucket, some) for bucket, some in samples.items()]
 
+    def _unfinished(self) -> list[JobRecord]:
+        """Return the oldest and the newest unfinished jobs."""
+        unfinished = self._registry.unfinished
+        if len(unfinished) <= 2 * NEAR:
+            return list(unfinished)
+        return [*islice(unfinished, NEAR), *islice(reversed(unfinished), NEAR)]
+
+    def _own(self) -> _Own:
+        """Count the unfinished jobs that are in no journal."""
+        near = self._unfinished()
+        between = len(self._registry.unfinished) - len(near)
+        return _Own([record for record in near if record.kept is None], between)
+
     def _situation(self) -> Situation:
         """Return how the jobs of a runner without a journal stand."""
-        own = _Own([record for record in tuple(self._registry.unfinished) if record.kept is None])
+        own = self._own()
         ended = self._registry.ended
         counts = Counts(
             queued=own.queued,
@@ -136,7 +159,7 @@ class Showing:
     def _corrected(self, kept: Situation) -> Situation:
         """Return the situation of the journal, with what only this process knows."""
         assert self._keeper is not None  # noqa: S101 - or nobody would have asked the journal
-        own = _Own([record for record in tuple(self._registry.unfinished) if record.kept is None])
+        own = self._own()
         # The journal is told only now and then that a job runs.
         held = tuple(self._keeper.held.values())
         begun = sum(r.status is JobStatus.running and not _is_shown(r) for r in held)
@@ -162,12 +185,17 @@ class Showing:
 
 
 class _Own:
-    """Counts of unfinished jobs that are in no journal."""
+    """Counts of unfinished jobs that are in no journal.
 
-    def __init__(self, records: Sequence[JobRecord]) -> None:
+    Args:
+        records: The jobs.
+        between: How many more there are, which wait.
+    """
+
+    def __init__(self, records: Sequence[JobRecord], between: int) -> None:
         waiting = [record for record in records if record.status is not JobStatus.running]
         self.running = len(records) - len(waiting)
-        self.queued = len(waiting)
+        self.queued = len(waiting) + between
         self.retrying = sum(record.attempt > 0 for record in waiting)
         self.oldest = _oldest_of(records)
 

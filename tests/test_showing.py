@@ -161,7 +161,7 @@ async def test_attempts_of_processes_that_died(tmp_path: Path) -> None:
             ]
         )
     )
-    attempts = Desk(journal).details(id).attempts
+    attempts = Desk(journal).details(job).attempts
     assert [(one.number, one.error) for one in attempts] == [
         (1, UNKNOWN),
         (2, UNKNOWN),
