@@ -2,6 +2,7 @@
 # make test-newest   the engines of Celery and taskiq, with the newest clients
 # make check   format, lint, types and tests: what CI does
 # make demo    kill a server in the middle of its work; ONESHOT=1 ends by itself
+# make docs    the site of the documentation, in docs/_build/html
 # make bench   compare with its peers (needs wrk)
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: test test-newest lint types check demo bench soak wheel clean
+.PHONY: test test-newest lint types check demo docs bench soak wheel clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +44,9 @@ check: lint types test
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py $(if $(ONESHOT),--oneshot)
 
+docs: $(VENV)/.installed
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 bench:
 	$(PYTHON) benchmarks/run.py
 
@@ -60,4 +64,4 @@ wheel: $(VENV)/.installed
 	$(BIN)/python -m build --outdir dist .
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-wheel build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf docs/_build $(VENV) .venv-bench .venv-wheel build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

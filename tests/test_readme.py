@@ -242,7 +242,7 @@ def test_promises_are_held_by_tests_that_exist() -> None:
 
 def test_links_lead_somewhere() -> None:
     """Every relative link, in the README and in docs, and the heading that it names."""
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     for page in pages:
         for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
             target, _, heading = link.partition("#")
