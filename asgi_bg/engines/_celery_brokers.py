@@ -208,5 +208,21 @@ class RedisBatch(Batch):
     def finish(self) -> dict[str, str]:
         with contextlib.closing(self._pipeline):
             if len(self._pipeline):
-                self._pipeline.execute()
+                try:
+                    self._pipeline.execute()
+                except Exception as exc:
+                    exc.args = tuple(_without_commands(arg) for arg in exc.args)
+                    raise
         return self._unroutable
+
+
+def _without_commands(arg: Any) -> Any:
+    """Return an argument of an error without what it quotes: a command, and so a job's arguments.
+
+    The client puts the whole command in front of what Redis says ("of pipeline caused error"),
+    and Redis the beginning of one that it does not know at the end.
+    """
+    if not isinstance(arg, str):
+        return arg
+    _, _, said = arg.rpartition("of pipeline caused error: ")
+    return said.partition(" with args beginning with")[0].rstrip(",")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,12 @@ from asgi_bg.engines._celery_messages import Composer, Refused
 from asgi_bg.engines.base import Message
 
 _BATCHES: dict[str, type[Batch]] = {"amqp": RabbitBatch, "redis": RedisBatch}
+
+STRETCH = 10
+"""After how many messages there is a pause."""
+
+PAUSE = 0.0002
+"""How long it is, in seconds."""
 
 
 def driver_of(app: Any) -> str:
@@ -137,7 +144,11 @@ class Publisher:
         """Send jobs; return those that came back, as no queue is there for them."""
         send_task_message = self._app.amqp.send_task_message
         batch.begin()
-        for message in messages:
+        for position, message in enumerate(messages, 1):
+            if position % STRETCH == 0:
+                # Making messages is all Python: without it, this thread would keep the
+                # interpreter, and what serves responses would wait for it again and again.
+                time.sleep(PAUSE)
             try:
                 name, made, options = self._composer.compose(message)
                 batch.id = message.id

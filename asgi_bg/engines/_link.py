@@ -14,6 +14,12 @@ logger = logging.getLogger("asgi_bg")
 
 T = TypeVar("T")
 
+CLOSE_TIMEOUT = 1.0
+"""How long an engine may take to let go of its connections, in seconds."""
+
+REASON_LIMIT = 500
+"""How many characters of an engine's reason are kept; a client may put a whole message in it."""
+
 
 class Link:
     """Calls an engine in one event loop, and sees to it that it is open there.
@@ -33,6 +39,8 @@ class Link:
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Call the engine in this loop, unless there is one already."""
+        # Some load their client to know it, which takes a while: now, and not in a request.
+        logger.debug("the engine %s supports %s", self.engine.name, sorted(self.engine.supports))
         if self._loop is None or self._loop.is_closed():
             self._adopt(loop)
 
@@ -85,11 +93,12 @@ class Link:
         """Let go of the engine's connections; they are made anew when they are needed."""
         self._is_open = False
         try:
-            await asyncio.wait_for(self.engine.close(), self.engine.timeout)
+            await asyncio.wait_for(self.engine.close(), CLOSE_TIMEOUT)
         except asyncio.CancelledError:
             raise
         except BaseException as exc:
-            logger.debug("closing the engine %s failed: %s", self.engine.name, exc)
+            reason = _shorten(f"{type(exc).__name__}: {exc}")
+            logger.debug("closing the engine %s failed: %s", self.engine.name, reason)
 
     def run(self, call: Coroutine[Any, Any, T], limit: float) -> T:
         """Run a call in the engine's loop, from another thread.
@@ -103,8 +112,8 @@ class Link:
             raise EngineError(f"no event loop runs to reach the engine {self.engine.name} from")
         future = asyncio.run_coroutine_threadsafe(call, loop)
         try:
-            # Twice: a connection that is stuck has to be closed, too.
-            return future.result(2 * limit + 1.0)
+            # A connection that is stuck has to be closed, too.
+            return future.result(limit + CLOSE_TIMEOUT + 1.0)
         except (TimeoutError, asyncio.TimeoutError):
             future.cancel()
             raise EngineError(
@@ -129,11 +138,12 @@ class Link:
     async def _send(self, messages: Sequence[Message], limit: float | None) -> Sequence[str | None]:
         what = f"acknowledge {len(messages)} job(s)"
         try:
-            return await self._within(limit, what, self.engine.send, messages)
+            answers = await self._within(limit, what, self.engine.send, messages)
         except BaseException:
             # Nobody knows what the connection is at; the next call makes another one.
             await asyncio.shield(self.close())
             raise
+        return [None if answer is None else _shorten(answer) for answer in answers]
 
     async def _within(
         self, limit: float | None, what: str, call: Callable[..., Awaitable[T]], *args: Any
@@ -142,7 +152,9 @@ class Link:
         limit = self.engine.timeout if limit is None else limit
         try:
             return await asyncio.wait_for(self._call(call, args), limit)
-        except EngineError:
+        except EngineError as exc:
+            if len(str(exc)) > REASON_LIMIT:
+                raise EngineError(_shorten(str(exc))) from exc
             raise
         except (TimeoutError, asyncio.TimeoutError):
             raise EngineError(
@@ -150,7 +162,7 @@ class Link:
                 "and can it be reached?"
             ) from None
         except Exception as exc:
-            reason = f"{type(exc).__name__}: {exc}"
+            reason = _shorten(f"{type(exc).__name__}: {exc}")
             raise EngineError(f"the engine {name} did not {what}: {reason}") from exc
 
     async def _call(self, call: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> T:
@@ -160,3 +172,7 @@ class Link:
                     await self.engine.open()
                     self._is_open = True
         return await call(*args)
+
+
+def _shorten(reason: str) -> str:
+    return reason if len(reason) <= REASON_LIMIT else f"{reason[:REASON_LIMIT]}..."

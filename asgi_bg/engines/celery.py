@@ -31,8 +31,9 @@ MAX_PRIORITY = 255
 VISIBILITY_TIMEOUT = 3600.0
 """After how many seconds kombu gives a message of Redis to another worker, if not told other."""
 
-CLOSE_TIMEOUT = 1.0
-"""How long a connection may take to be closed in good order, in seconds."""
+CLOSE_TIMEOUT = 0.4
+"""How long a connection may take to be closed in good order, in seconds: there are two, and
+little time for them."""
 
 
 class CeleryEngine(Engine):

@@ -12,7 +12,9 @@ import os
 from typing import Any
 
 from asgi_bg import BackgroundTaskMiddleware, add_task, current_job, task
-from examples.engines.saq_engine import SaqEngine
+from examples.engines.saq_engine import SaqEngine, WorkerQueue
+
+REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
 
 
 @task(retries=3)
@@ -20,8 +22,12 @@ async def send_invoice(order: int) -> None:
     print(f"invoice for order {order}, job {current_job().id}", flush=True)
 
 
-engine = SaqEngine(os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0"))
-settings = {"queue": engine.queue, "functions": [engine.function(send_invoice.name)]}
+engine = SaqEngine(REDIS_URL)
+settings = {
+    "queue": WorkerQueue.from_url(REDIS_URL),
+    "functions": [(send_invoice.name, engine.run)],
+    "timers": {"sweep": 30},  # so often it is looked for jobs whose worker has died
+}
 
 
 async def shop(scope: Any, receive: Any, send: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
+from asgi_bg import current_job, task
 from asgi_bg.testing import contract_tasks
 
 URL = os.environ.get("ENGINE_URL", "")
@@ -15,6 +18,17 @@ TASKS: tuple[Any, ...] = (
     contract_tasks.try_again,
     contract_tasks.linger,
 )
+
+
+@task(name="contract_site:hold")
+async def hold(path: str) -> None:
+    """Write down that it has begun, and go on until there is a file next to that."""
+    job = current_job()
+    with Path(path).open("a") as file:
+        file.write(f"{job.id} {job.attempt} hold\n")
+    while not Path(f"{path}.gate").exists():
+        await asyncio.sleep(0.02)
+
 
 match os.environ.get("ENGINE_KIND"):
     case "arq":
@@ -43,11 +57,11 @@ match os.environ.get("ENGINE_KIND"):
         app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=URL))
         ProcrastinateEngine(app).register()
     case "saq":
-        from examples.engines.saq_engine import SaqEngine
+        from examples.engines.saq_engine import SaqEngine, WorkerQueue
 
-        saq = SaqEngine(URL)
+        engine = SaqEngine(URL, lease=1)
         settings = {
-            "queue": saq.queue,
-            "functions": [saq.function(task.name) for task in TASKS],
-            "timers": {"schedule": 1},
+            "queue": WorkerQueue.from_url(URL),
+            "functions": [(task.name, engine.run) for task in (*TASKS, hold)],
+            "timers": {"schedule": 1, "sweep": 1},
         }

@@ -428,7 +428,11 @@ def test_worker_has_one_function_for_a_name() -> None:
     with pytest.raises(EngineError, match="an ARQ function called 'arq-site:note' already"):
         ArqEngine().worker_settings(functions=[clash])
     settings: Any = ArqEngine().worker_settings(site.plain, site.about, functions=[clash])
-    assert [each.name for each in settings.functions] == ["arq-site:note", "arq-site:plain", "arq-site:about"]
+    assert [each.name for each in settings.functions] == [
+        "arq-site:note",
+        "arq-site:plain",
+        "arq-site:about",
+    ]
     assert settings.functions[1].name == "arq-site:plain"
     assert len(settings.functions) == 3
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -40,7 +41,13 @@ from celery import states as celery_states  # noqa: E402
 from celery.exceptions import Reject  # noqa: E402
 from kombu import Exchange, Queue  # noqa: E402
 
-from asgi_bg.engines import _celery_results, _celery_tasks  # noqa: E402
+from asgi_bg.engines import (  # noqa: E402
+    _celery_brokers,
+    _celery_publisher,
+    _celery_results,
+    _celery_tasks,
+)
+from asgi_bg.engines._link import Link  # noqa: E402
 from asgi_bg.engines.celery import CeleryEngine  # noqa: E402
 from tests.engines import celery_site as site  # noqa: E402
 
@@ -49,6 +56,7 @@ pytestmark = pytest.mark.anyio
 DEADLINE = 60.0
 ROOT = Path(__file__).parent.parent.parent
 TOO_MUCH = 3_000_000
+SECRET = 4242424242
 
 
 @pytest.fixture
@@ -700,6 +708,67 @@ async def test_unreachable_is_told_at_once(engine_of: Any) -> None:
             await engine.open()
         assert time.monotonic() - began < 2
     await until(lambda: not threads(), DEADLINE)
+
+
+async def test_pauses_make_way_for_a_close(
+    broker: Service, engine_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given up in the middle ends soon, and is sent again whole."""
+    monkeypatch.setattr(_celery_publisher, "PAUSE", 0.05)
+    engine: CeleryEngine = await engine_of(broker.url, timeout=30.0)
+    queue = queue_name()
+    messages = [message(to(queue), number) for number in range(200)]
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(engine.send(messages), 0.3)
+    began = time.monotonic()
+    await engine.close()
+    assert time.monotonic() - began < 1
+    monkeypatch.setattr(_celery_publisher, "PAUSE", 0.0)
+    await until(lambda: not threads(), DEADLINE)
+    assert await engine.send(messages) == [None] * 200
+    assert {one.headers["id"] for one in take(engine.app, queue)} == {one.id for one in messages}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("maxmemory", "1", "used memory"),
+        ("min-replicas-to-write", "1", "NOREPLICAS|Not enough good"),
+    ],
+)
+async def test_errors_of_redis_quote_no_arguments(
+    redis: Service, engine_of: Any, setting: str, value: str, said: str
+) -> None:
+    """They reach the log, past `redact=`, and the client puts the whole command into them."""
+    engine: CeleryEngine = await engine_of(redis.url)
+    queue = queue_name()
+    assert await engine.send([message(to(queue), 1)]) == [None]
+    with contextlib.closing(need("redis").Redis.from_url(redis.url)) as client:
+        client.config_set(setting, value)
+        try:
+            with pytest.raises(EngineError, match=said) as raised:
+                await Link(engine).send([message(to(queue), SECRET)])
+        finally:
+            client.config_set(setting, "0")
+    told = "".join(traceback.format_exception(raised.value))
+    assert str(SECRET) not in told
+    assert await engine.send([message(to(queue), 2)]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("arg", "kept"),
+    [
+        ("OOM command not allowed", "OOM command not allowed"),
+        ("Command # 1 (LPUSH q (x) y) of pipeline caused error: OOM", "OOM"),
+        ("ERR unknown command 'LPUSH', with args beginning with: 'q' 'x'", "ERR unknown command"),
+        (1, 1),
+    ],
+)
+def test_commands_are_not_quoted(arg: Any, kept: Any, anyio_backend: Any) -> None:
+    """Neither by the client nor by Redis."""
+    left = _celery_brokers._without_commands(arg)
+    assert left == kept or left.startswith(kept)
+    assert left == arg or not {"q", "x"} & set(left.replace("'", " ").split())
 
 
 async def test_frozen_broker_holds_up_nobody(broker: Service, engine_of: Any) -> None:

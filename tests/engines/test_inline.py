@@ -43,7 +43,7 @@ class Queue:
         self.added: list[Any] = []
         self.task_of: Callable[[Any], Any] = lambda func: func
 
-    def admit(self, task: Any, args: Any, kwargs: Any) -> Any:
+    def admit(self, task: Any, args: Any, kwargs: Any, source: Any) -> Any:
         self.added.append((task.name, args, kwargs))
         return object(), None
 
