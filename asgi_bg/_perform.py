@@ -24,6 +24,17 @@ _read_json = msgspec.json.Decoder().decode
 _read_changes = msgspec.json.Decoder(dict[str, object]).decode
 
 
+# By way of the base class, as an exception may refuse to have its attributes set.
+_SET_CAUSE = BaseException.__dict__["__cause__"].__set__
+
+
+class AttemptTraceback(Exception):
+    """The traceback of an attempt as text, as the cause of what it failed with."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
 class Runs(Dispatcher, Home, Protocol):
     """Who runs the jobs of one event loop: a scheduler."""
 
@@ -62,6 +73,9 @@ async def perform(
     if added.former is not None or not runs.ordered:
         await runs.written()  # what it has added does not depend on this process any more
     error = record.exception
+    if error is not None and record.traceback is not None:
+        # Its frames were let go of; the engine's own report shall say where it was raised.
+        _SET_CAUSE(error, AttemptTraceback(record.traceback))
     if delay is not None and error is not None:
         raise Again(delay, error)
     if record.status is JobStatus.succeeded:

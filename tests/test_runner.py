@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 import warnings
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -18,6 +19,7 @@ import anyio.from_thread
 import pytest
 
 from asgi_bg import JobStatus, Runner, add_task, current_job, task
+from asgi_bg._ids import new_id
 from asgi_bg.exceptions import JobFailed, JobNotFound, QueueFull
 from tests.helpers import until
 
@@ -981,3 +983,18 @@ async def test_lane_of_quick_jobs_lets_others_have_the_loop(make_runner: Any) ->
     await runner.drain(10)
     assert ran == list(range(1000))
     assert any(0 < count < 1000 for count in seen)
+
+
+async def test_engines_are_told_where_a_task_failed(make_runner: Any) -> None:
+    """E3: the error that a performed attempt raises has the task's own frames in its report."""
+
+    @task(name="runner:fails-deep-down")
+    def fails_deep_down() -> None:
+        raise ValueError("in the depth")
+
+    runner = await make_runner()
+    envelope = {"id": new_id(1.0), "call": "[[]]", "options": None}
+    with pytest.raises(ValueError, match="in the depth") as caught:
+        await runner.perform("runner:fails-deep-down", envelope, 1)
+    report = "".join(traceback.format_exception(caught.value))
+    assert "in fails_deep_down" in report
