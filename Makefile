@@ -59,9 +59,14 @@ soak: $(VENV)/.installed
 		tests/journal/test_state_machine.py tests/crash --timeout 3600
 	for round in 1 2 3; do $(BIN)/python -m pytest || exit 1; done
 
+# Built twice: who builds a release again gets the same bytes.
 wheel: $(VENV)/.installed
-	rm -rf dist
+	rm -rf dist build/again
 	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --outdir build/again . >/dev/null
+	for file in dist/*; do cmp $$file build/again/$$(basename $$file) || exit 1; done
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 clean:
 	rm -rf docs/_build $(VENV) .venv-bench .venv-wheel build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
