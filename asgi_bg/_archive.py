@@ -117,8 +117,10 @@ class Archive:
     async def infos(self, ids: Sequence[str]) -> dict[str, JobInfo]:
         """Return what is known of several jobs; those that there are not are left out."""
         rows: list[JobRow] = await self.ask(partial(self.journal.get_many, ids))
-        infos = await asyncio.gather(*(self._follow(row) for row in rows))
-        return {info.id: info for info in infos}
+        infos = {row.id: info_of(row) for row in rows if row.engine is None}
+        handed = [row for row in rows if row.engine is not None]
+        told = await asyncio.gather(*(self._follow(row) for row in handed))
+        return infos | {info.id: info for info in told}
 
     async def details(self, id: str) -> JobDetails:
         """Return all that is known of a job.
@@ -153,7 +155,7 @@ class Archive:
             report = await self._link.fetch(row.id)
         except EngineError as exc:
             logger.debug("%s", exc)
-            return msgspec.structs.replace(info, message="handed over; its engine is away")
+            return info
         return info if report is None else followed(info, report)
 
     async def _row(self, id: str) -> JobRow:

@@ -157,7 +157,7 @@ async def _async_generator() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("func", "message"),
+    ("function", "message"),
     [
         (5, "expected a function or another callable, got 5 of type int"),
         (None, "got None"),
@@ -166,11 +166,13 @@ async def _async_generator() -> Any:
         (_async_generator, "which yields"),
     ],
 )
-async def test_what_is_no_function_is_refused(func: Any, message: str, make_runner: Any) -> None:
+async def test_what_is_no_function_is_refused(
+    function: Any, message: str, make_runner: Any
+) -> None:
     """At once, in the endpoint."""
     runner = await make_runner()
     with pytest.raises(TypeError, match=message):
-        await runner.add_task(func)
+        await runner.add_task(function)
 
 
 async def test_coroutine_instead_of_a_function_is_refused_and_closed(make_runner: Any) -> None:
@@ -200,19 +202,19 @@ CALLS: list[tuple[Any, tuple[Any, ...], dict[str, Any], str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("func", "args", "kwargs", "message"), CALLS)
+@pytest.mark.parametrize(("function", "args", "kwargs", "message"), CALLS)
 async def test_wrong_arguments_are_found_in_the_endpoint(
-    func: Any, args: Any, kwargs: Any, message: str | None
+    function: Any, args: Any, kwargs: Any, message: str | None
 ) -> None:
     """And right ones are never refused: what cannot be told passes."""
     runner = Runner()
     await runner.start()
     try:
         if message is None:
-            await (await runner.add_task(func, *args, **kwargs)).result(5)
+            await (await runner.add_task(function, *args, **kwargs)).result(5)
         else:
             with pytest.raises(TypeError, match=f"cannot be called with these.*{message}"):
-                await runner.add_task(func, *args, **kwargs)
+                await runner.add_task(function, *args, **kwargs)
     finally:
         await runner.aclose()
 
