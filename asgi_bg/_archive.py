@@ -31,9 +31,6 @@ logger = logging.getLogger("asgi_bg")
 POLL_INTERVAL = 0.2
 """How many seconds at most lie between two looks at a job that another process runs."""
 
-RETRIED = 20
-"""How many jobs are queued anew at a time, so that no commit waits long for that."""
-
 READERS = 4
 """How many questions are answered at once."""
 
@@ -274,18 +271,14 @@ class Archive:
 
     async def retry_failed(self, task: str | None) -> int:
         """Let all failed jobs wait again, or those of a task; count them."""
-        ids: list[str] = await self.ask(lambda: list(failed_ids(self.journal, task)))
+        pieces: list[list[str]] = await self.ask(lambda: list(failed_ids(self.journal, task)))
         retried = 0
-        for start in range(0, len(ids), RETRIED):
-            piece = ids[start : start + RETRIED]
-            done: list[str] = await self.call(partial(self._retry_each, piece))
+        for ids in pieces:
+            done: list[str] = await self.call(partial(self.journal.retry_each, ids))
             for each in done:
                 self._reopen(each)
             retried += len(done)
         return retried
-
-    def _retry_each(self, ids: list[str]) -> list[str]:
-        return [each for each in ids if self.journal.retry(each)]
 
     def _reopen(self, id: str) -> None:
         """Let the record of a job, if somebody has it still, know that it waits again."""

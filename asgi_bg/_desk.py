@@ -150,8 +150,8 @@ class Desk:
     def retry_failed(self, task: str | None = None) -> Iterator[int]:
         """Let all failed jobs wait again, or those of a task; yield how many do so far."""
         retried = 0
-        for each in failed_ids(self._journal, task):
-            retried += self._journal.retry(each)
+        for ids in failed_ids(self._journal, task):
+            retried += len(self._journal.retry_each(ids))
             yield retried
 
     def purge(self, status: str | None, before: float) -> Iterator[int]:
@@ -174,13 +174,13 @@ class Desk:
         return row
 
 
-def failed_ids(journal: Journal, task: str | None) -> Iterator[str]:
-    """Yield the ids of the jobs that have failed by now, the newest first."""
+def failed_ids(journal: Journal, task: str | None) -> Iterator[list[str]]:
+    """Yield the ids of the jobs that have failed, some at a time, the newest first."""
     after: str | None = None
     while True:
         rows, after = journal.search("failed", task, None, after, LISTED, 60.0)
-        for row in rows:
-            yield row.id
+        if rows:
+            yield [row.id for row in rows]
         if after is None:
             return
 

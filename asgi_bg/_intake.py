@@ -8,7 +8,7 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from asgi_bg import events
-from asgi_bg._job import JobStatus
+from asgi_bg._job import JobStatus, job_extras
 from asgi_bg._keeper import Keeper
 from asgi_bg._lane import Dispatcher, run_apart
 from asgi_bg._origin import read as read_origin
@@ -117,7 +117,7 @@ class Intake:
             row.id,
             row.task,
             reason,
-            extra={"asgi_bg_job_id": row.id, "asgi_bg_task": row.task},
+            extra=job_extras(row.id, row.task),
         )
         if self._events.handlers:
             self._events.tell(events.FAILED, info)
@@ -134,7 +134,7 @@ class Intake:
                 "job %s of task %s has failed: too many processes died while they ran it",
                 orphan.id,
                 orphan.task,
-                extra={"asgi_bg_job_id": orphan.id, "asgi_bg_task": orphan.task},
+                extra=job_extras(orphan.id, orphan.task),
             )
         if self._events.handlers and orphans:
             telling = self.loop.create_task(self._tell_of(orphans))

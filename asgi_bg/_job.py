@@ -190,6 +190,14 @@ class Job(ABC):
         return f"<Job {self.id} of {self.task_name}>"
 
 
+def job_extras(id: str, task: str | None = None) -> dict[str, object]:
+    """Return the structured extras of a log record about a job that is no record here."""
+    extras: dict[str, object] = {"asgi_bg_job_id": id}
+    if task is not None:
+        extras["asgi_bg_task"] = task
+    return extras
+
+
 def as_instant(seconds: float) -> datetime:
     """Return seconds since the epoch as an instant in UTC."""
     return datetime.fromtimestamp(seconds, timezone.utc)

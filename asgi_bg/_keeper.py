@@ -23,7 +23,7 @@ from asgi_bg._archive import Archive, KeptJob
 from asgi_bg._claims import Claims, Host
 from asgi_bg._collector import BackgroundTasks
 from asgi_bg._ids import new_id
-from asgi_bg._job import Job, JobInfo, JobStatus, as_instant
+from asgi_bg._job import Job, JobInfo, JobStatus, as_instant, job_extras
 from asgi_bg._origin import written as write_origin
 from asgi_bg._record import JobRecord, Kept
 from asgi_bg._registry import Registry
@@ -141,7 +141,12 @@ class Keeper:
         try:
             await self.archive.written()  # a claim under way is given back before
             for job in () if self.has_disk else self._writer.owed.added:
-                logger.error("job %s of task %s is lost: no engine has it", job.id, job.task)
+                logger.error(
+                    "job %s of task %s is lost: no engine has it",
+                    job.id,
+                    job.task,
+                    extra=job_extras(job.id, job.task),
+                )
             if not self._has_stuck:
                 # A thread that cannot be stopped is at its job as long as the process lives.
                 await self.archive.call(self._journal.close)
@@ -263,7 +268,9 @@ class Keeper:
 
     def _refused(self, id: str, reason: str) -> None:
         """Tell of a job that the engine will never take, and for which no response waits."""
-        logger.error("job %s is lost, as it cannot be handed over: %s", id, reason)
+        logger.error(
+            "job %s is lost, as it cannot be handed over: %s", id, reason, extra=job_extras(id)
+        )
 
     def _follow(self, record: JobRecord, winner: str) -> None:
         if record.finished_at is None:

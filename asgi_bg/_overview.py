@@ -18,13 +18,13 @@ from asgi_bg._job import as_instant
 from asgi_bg._views import Bucket, Counts, Overview, Percentiles, ProcessInfo, TaskSummary
 from asgi_bg.journal.base import Sample
 
-FULL = 400
+FULL = 200
 """Up to how many jobs of a bucket all are looked at."""
 
-STRETCHES = 20
+STRETCHES = 16
 """Into how many stretches a bucket with more jobs is cut."""
 
-LOOKED = 20
+LOOKED = 10
 """How many jobs of each of them are looked at."""
 
 
@@ -97,7 +97,8 @@ def weigh(samples: Sequence[Sample], stretch: tuple[float, float]) -> float:
         return 1.0
     start, end = stretch
     taken = max(samples[-1].queued_at - start, 1e-6)
-    return max(1.0, (end - start) / taken)
+    # Of n arrivals at random, (n - 1) / time tells their rate; n / time would tell too much.
+    return max(1.0, (end - start) / taken * (LOOKED - 1) / LOOKED)
 
 
 def summarise(window: Window, situation: Situation, parts: Sequence[Part]) -> Overview:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from asgi_bg._job import JobInfo, JobStatus, LogLine, as_instant
+from asgi_bg._job import JobInfo, JobStatus, LogLine, as_instant, job_extras
 from asgi_bg._options import Options, apply, difference
 from asgi_bg._origin import Origin
 from asgi_bg._origin import read as read_origin
@@ -330,7 +330,11 @@ def _text_of(record: JobRecord, value: Any, limit: int) -> str | None:
     except NotSerializable as exc:
         reason = str(exc)
     logger.warning(
-        "the result of task %s is not kept: %s (job %s)", record.task_name, reason, record.id
+        "the result of task %s is not kept: %s (job %s)",
+        record.task_name,
+        reason,
+        record.id,
+        extra=job_extras(record.id, record.task_name),
     )
     return None
 

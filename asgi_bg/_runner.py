@@ -376,6 +376,11 @@ class Runner:
             self._schedulers[loop] = found
         return found
 
+    @property
+    def loops(self) -> tuple[asyncio.AbstractEventLoop, ...]:
+        """The event loops whose jobs it looks after; most programs have one."""
+        return tuple(self._schedulers)
+
     async def perform(self, name: str, envelope: Mapping[str, Any], attempt: int) -> Any:
         """Run one attempt of a job that an engine has brought; for engines.
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
-from asgi_bg._job import JobInfo
+from asgi_bg._job import JobInfo, job_extras
 from asgi_bg._record import JobRecord
 
 __all__ = [
@@ -166,5 +166,5 @@ def _log_failure(handler: EventHandler, name: str, id: str, task: str) -> None:
         name,
         id,
         task,
-        extra={"asgi_bg_job_id": id, "asgi_bg_task": task},
+        extra=job_extras(id, task),
     )

@@ -21,6 +21,7 @@ from benchmarks import (
     million,
     plot,
     report,
+    telemetry,
     workers,
 )
 from benchmarks.results import Import, Results
@@ -117,6 +118,10 @@ def _durable(results: Results, extent: Extent) -> None:
     results.durable = durable.measure(extent.rounds, extent.seconds)
 
 
+def _telemetry(results: Results, extent: Extent) -> None:
+    results.telemetry = telemetry.measure(extent.rounds, extent.seconds)
+
+
 def _engines(results: Results, extent: Extent) -> None:
     results.engines = engines.measure(
         extent.rounds, extent.seconds, extent.forwarded, extent.forwards
@@ -150,6 +155,7 @@ def _workers(results: Results, extent: Extent) -> None:
 BENCHMARKS: dict[str, Callable[[Results, Extent], None]] = {
     "http": _http,
     "durable": _durable,
+    "telemetry": _telemetry,
     "engines": _engines,
     "in-process": _in_process,
     "memory": _memory,

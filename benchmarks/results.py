@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from benchmarks import telemetry
 from benchmarks.backlog import Backlog
 from benchmarks.engines import Engines
 from benchmarks.history import History
@@ -41,6 +42,7 @@ class Results:
     Attributes:
         rows: The variants over HTTP whose tasks live in memory.
         durable: Those whose jobs are kept.
+        telemetry: Those of which somebody is told, and one of which nobody is.
         engines: Those that are handed over to engines.
         flush: Microseconds that the disk takes to keep one page.
         costs: Microseconds over the bare app in process, by label.
@@ -53,6 +55,7 @@ class Results:
 
     rows: list[Row] = field(default_factory=list[Row])
     durable: list[Row] = field(default_factory=list[Row])
+    telemetry: list[Row] = field(default_factory=list[Row])
     engines: Engines | None = None
     flush: float | None = None
     costs: dict[str, float] = field(default_factory=dict[str, float])
@@ -70,7 +73,8 @@ class Results:
 
     def row(self, variant: Variant) -> Row:
         """Return the row of a variant; that of the plain app is the one in memory's table."""
-        return next(row for row in (*self.rows, *self.durable) if row.variant is variant)
+        every = (*self.rows, *self.durable, *self.telemetry)
+        return next(row for row in every if row.variant is variant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,11 @@ def targets(results: Results) -> Iterator[Target]:
         ours = results.row(OURS_DURABLE)
         yield _share("one durable job: share of the plain app", ours, 0.6)
         yield _at_most("one durable job: p99 latency, times the plain app's", ours.p99_ratio, 5.0)
+    if results.telemetry:
+        off = results.row(telemetry.IMPORTED)
+        yield _share("telemetry that is not used: share of the app without", off, 0.98)
+        metrics = results.row(telemetry.METRICS)
+        yield _share("OpenTelemetry, metrics: share of the app without", metrics, 0.95)
     if (found := results.engines) is not None:
         yield from _engine_targets(found)
     if (backlog := results.backlog) is not None:

@@ -32,6 +32,7 @@ PACKAGES = (
     *("fastapi", "fastapi-jobs", "fastapi-taskflow"),
     *("celery[redis]", "taskiq", "taskiq-redis", "hiredis"),
     *("procrastinate", "psycopg[binary]"),
+    *("opentelemetry-sdk", "prometheus-client"),
 )
 APART = {"arq": (*SERVER, "arq"), "saq": (*SERVER, "saq[hiredis,redis]")}
 """What has an environment of its own in that environment: it wants another client of Redis."""

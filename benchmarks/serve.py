@@ -12,9 +12,15 @@ import sys
 
 import uvicorn
 
-from benchmarks import apps, durable_apps, engine_apps, queue_apps
+from benchmarks import apps, durable_apps, engine_apps, queue_apps, telemetry
 
-BUILDERS = apps.BUILDERS | durable_apps.BUILDERS | queue_apps.BUILDERS | engine_apps.BUILDERS
+BUILDERS = (
+    apps.BUILDERS
+    | durable_apps.BUILDERS
+    | queue_apps.BUILDERS
+    | engine_apps.BUILDERS
+    | telemetry.BUILDERS
+)
 
 
 def main() -> None:

@@ -23,6 +23,8 @@ def sections(results: Results) -> Iterator[tuple[str, Table]]:
         yield "Over HTTP", _in_memory(results.rows)
     if results.durable:
         yield "Durable jobs over HTTP", _durable(results.durable)
+    if results.telemetry:
+        yield "Telemetry over HTTP", _in_memory(results.telemetry)
     if results.engines is not None:
         yield "Engines over HTTP", _engines(results.engines)
         yield "Engines, from a journal", _forwardings(results.engines.forwardings)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent / "asgi_bg"
 LEVELS = [
     {"_types", "exceptions", "_ids", "_deadlines"},
     {"_options", "_job"},
-    {"_task", "_logs", "_retry", "_origin"},
+    {"_task", "_logs", "_retry", "_origin", "logs"},
     {"_views"},
     {"engines.base"},
     {"engines"},
@@ -29,7 +29,7 @@ LEVELS = [
     },
     {"journal.codec"},
     {"events", "_registry", "_slots", "_collector", "_response", "journal.sqlite"},
-    {"_rows", "journal", "engines._link", "_consumer"},
+    {"_rows", "journal", "journal.checking", "engines._link", "_consumer", "_telemetry"},
     {"_desk"},
     {"_archive", "_claims", "engines._direct", "engines._outbox"},
     {"_keeper"},
@@ -41,7 +41,31 @@ LEVELS = [
     {"_runner"},
     {"_lifespan"},
     {"middleware"},
-    {"", "starlette", "engines.worker"},
+    {"", "starlette", "engines.worker", "_telemetry_watch"},
+    # To look at it.
+    {"_telemetry_metrics"},
+    {"_telemetry_spans"},
+    {"opentelemetry", "prometheus"},
+    {
+        *("web._access", "web._ending", "web._format", "web._openapi", "web._query"),
+        *("web._state", "web._tokens"),
+    },
+    {"web._charts", "web._following"},
+    {"web._render"},
+    {"web._actions", "web._panels", "web.status"},
+    {"web._live"},
+    {"web.dashboard"},
+    {"web"},
+    {"cli._exits", "cli._words"},
+    {"cli._opening", "cli._following"},
+    {"cli._session", "cli._finding"},
+    {"cli._listing", "cli._commands"},
+    {"cli._page", "cli._situation"},
+    {"cli._reading", "cli._checks", "cli._watch"},
+    {"cli._changing"},
+    {"cli._app"},
+    {"cli"},
+    {"__main__"},
     # What the engines are made of, and then they themselves.
     {
         "engines._arq_json",
@@ -99,10 +123,10 @@ def _imports(tree: ast.Module) -> list[str]:
     found: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
-            if node.module == "asgi_bg":
-                found += [alias.name if alias.name in LEVEL else "" for alias in node.names]
-            elif node.module.startswith("asgi_bg."):
-                found.append(node.module.removeprefix("asgi_bg."))
+            if node.module.split(".")[0] == "asgi_bg":
+                package = node.module.removeprefix("asgi_bg").lstrip(".")
+                inner = [f"{package}.{alias.name}".lstrip(".") for alias in node.names]
+                found += [name if name in LEVEL else package for name in inner]
         elif isinstance(node, ast.Import):
             found += [
                 alias.name.removeprefix("asgi_bg").lstrip(".")

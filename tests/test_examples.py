@@ -28,7 +28,8 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 DEADLINE = 60.0
 
-TESTED_ELSEWHERE = {"demo", "demo_server"}  # tests/test_demo.py
+# In tests/test_demo.py, and in tests/web/test_status_example.py
+TESTED_ELSEWHERE = {"demo", "demo_server", "upload"}
 NAMES = sorted({file.stem for file in EXAMPLES.glob("*.py")} - TESTED_ELSEWHERE)
 
 
@@ -327,3 +328,36 @@ class Http2Client:
 
     def __exit__(self, *exc_info: object) -> None:
         self.socket.close()
+
+
+def test_dashboard(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orders add jobs of all kinds, the dashboard shows them, and with a password asks for it."""
+    monkeypatch.delenv("DASHBOARD_PASSWORD", raising=False)
+    server = serve("dashboard:app")
+    assert server.client.post("/orders?n=20").status_code == 202
+
+    def has_all() -> bool:
+        page = server.client.get("/jobs/list?status=failed").text
+        return "KeyError" in page and "shop.resize_photos" in server.client.get("/jobs/").text
+
+    until(has_all, "a failed job")
+    assert server.client.get("/", follow_redirects=True).url.path == "/jobs/"
+    server.close()  # its log has the tracebacks of the jobs that fail
+    monkeypatch.setenv("DASHBOARD_PASSWORD", "swordfish")
+    server = serve("dashboard:app")
+    assert server.client.get("/jobs/").status_code == 401
+    assert server.client.get("/jobs/", auth=("ada", "wrong")).status_code == 401
+    assert server.client.get("/jobs/", auth=("ada", "swordfish")).status_code == 200
+
+
+def test_telemetry(serve: Serve) -> None:
+    """An order's job is counted, and both of its attempts are spans."""
+    server = serve("telemetry:app")
+    assert server.client.post("/orders/7").status_code == 202
+    done = 'asgi_bg_attempt_duration_seconds_count{outcome="succeeded",task="telemetry:ship"} 1.0'
+    until(lambda: done in server.client.get("/metrics").text, "the job to be counted")
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(DEADLINE)
+    records = [line for line in server.log.splitlines() if "order 7 is on its way" in line]
+    assert [json.loads(line)["attempt"] for line in records] == [2]
+    assert server.log.count('"name": "process telemetry:ship"') == 2

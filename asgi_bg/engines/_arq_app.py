@@ -9,6 +9,7 @@ from typing import Any
 
 from arq.worker import Function, Worker
 
+from asgi_bg._job import job_extras
 from asgi_bg.engines._arq_worker import CANCEL_TIMEOUT, Roster, cancelled
 
 __all__ = ["AppWorker"]
@@ -93,7 +94,12 @@ class AppWorker(Worker):
                 if self._stopping.is_set():
                     raise
                 if not has_failed:
-                    logger.warning("the end of job %s cannot be noted yet: %r", job_id, exc)
+                    logger.warning(
+                        "the end of job %s cannot be noted yet: %r",
+                        job_id,
+                        exc,
+                        extra=job_extras(job_id),
+                    )
             has_failed = True
             await asyncio.sleep(PAUSE)
 

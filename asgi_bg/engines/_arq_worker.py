@@ -14,6 +14,7 @@ from arq.jobs import Serializer, serialize_job
 from arq.utils import to_unix_ms
 from arq.worker import Function, Retry, func
 
+from asgi_bg._job import job_extras
 from asgi_bg._task import Task, declared_task
 from asgi_bg.engines._arq_json import is_envelope
 from asgi_bg.engines.base import Again, Envelope, Performer
@@ -159,7 +160,12 @@ class Functions:
         try:
             await self._note(name, ctx, envelope, attempt, 0.0)
         except Exception as exc:
-            logger.debug("what becomes of job %s could not be noted: %r", envelope["id"], exc)
+            logger.debug(
+                "what becomes of job %s could not be noted: %r",
+                envelope["id"],
+                exc,
+                extra=job_extras(envelope["id"], name),
+            )
 
     async def _note(
         self, name: str, ctx: dict[Any, Any], envelope: Envelope, attempt: int, delay: float

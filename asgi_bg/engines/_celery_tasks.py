@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from asgi_bg._job import job_extras
 from asgi_bg._task import Task
 from asgi_bg.engines._celery_api import (
     DisabledBackend,
@@ -99,6 +100,8 @@ def _reporter(celery_task: Any, attempt: int) -> Callable[[float, str], None]:
         try:
             celery_task.update_state(task_id=job, state=PROGRESS, meta=told)
         except Exception as exc:
-            logger.warning("the progress of job %s could not be stored: %s", job, exc)
+            logger.warning(
+                "the progress of job %s could not be stored: %s", job, exc, extra=job_extras(job)
+            )
 
     return report

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from asgi_bg._job import job_extras
 from asgi_bg._rows import message_of_job
 from asgi_bg.engines._link import Link
 from asgi_bg.exceptions import EngineError, JournalError
@@ -107,6 +108,7 @@ class DirectJournal:
                 "job %s is dropped by its response, but %s has it already and may run it",
                 id,
                 engine.name,
+                extra=job_extras(id),
             )
 
     def note_start(self, id: str, attempt: int) -> None:
@@ -141,6 +143,10 @@ class DirectJournal:
     def retry(self, id: str) -> bool:
         """Return False, as the engine has all jobs."""
         return False
+
+    def retry_each(self, ids: Sequence[str]) -> list[str]:
+        """Return nothing, as the engine has all jobs."""
+        return []
 
     def purge(self, status: str | None, before: float, limit: int) -> int:
         """Forget nothing."""

@@ -17,6 +17,7 @@ from procrastinate.jobs import DEFAULT_QUEUE, Job, Status
 from procrastinate.manager import JobManager
 from psycopg import Error
 
+from asgi_bg._job import job_extras
 from asgi_bg._record import describe_error
 from asgi_bg._task import Task, declared_task
 from asgi_bg.engines._procrastinate_jobs import (
@@ -176,7 +177,11 @@ class Roster:
     async def _keep(self, context: JobContext, notes: Notes, outcome: Outcome) -> None:
         text = msgspec.json.encode(outcome)
         if len(text) > OUTCOME_LIMIT:
-            logger.debug("what job %s returned is too large to be kept", context.job.id)
+            logger.debug(
+                "what job %s returned is too large to be kept",
+                context.job.id,
+                extra=job_extras(str(context.job.queueing_lock), context.job.task_name),
+            )
             return
         await self._note(context, notes, Notes(outcome=text.decode()))
 
@@ -185,7 +190,12 @@ class Roster:
             await note(context.app.job_manager, context.job, notes, more)
         except Exception as exc:
             # Then Procrastinate cannot note either that the job has ended.
-            logger.debug("how job %s ended could not be noted: %r", context.job.id, exc)
+            logger.debug(
+                "how job %s ended could not be noted: %r",
+                context.job.id,
+                exc,
+                extra=job_extras(str(context.job.queueing_lock), context.job.task_name),
+            )
 
     def _end_with_loop(self) -> None:
         """See to it that what serves the jobs is closed at the end of the worker.
@@ -249,13 +259,24 @@ async def _revive(manager: JobManager, job: Job) -> bool:
         if not await note(manager, job, notes, more):
             return False
         if crashes >= CRASH_LIMIT:
-            logger.error("job %s of task %s: %s", job.queueing_lock, job.task_name, POISONOUS)
+            logger.error(
+                "job %s of task %s: %s",
+                job.queueing_lock,
+                job.task_name,
+                POISONOUS,
+                extra=job_extras(str(job.queueing_lock), job.task_name),
+            )
             await manager.finish_job(job, status=Status.FAILED, delete_job=False)
             return False
         await manager.retry_job(job, retry_at=_now())
     except (Error, ProcrastinateException) as exc:
         # Such as: the same job waits, as it was sent twice.
-        logger.warning("job %s of a worker that died is left as it is: %s", job.id, exc)
+        logger.warning(
+            "job %s of a worker that died is left as it is: %s",
+            job.id,
+            exc,
+            extra=job_extras(str(job.queueing_lock), job.task_name),
+        )
         return False
     return True
 

@@ -13,6 +13,7 @@ from taskiq.exceptions import NoResultError
 from taskiq.kicker import AsyncKicker
 from taskiq.receiver import Receiver
 
+from asgi_bg._job import job_extras
 from asgi_bg.engines.base import Again, Performer
 from asgi_bg.exceptions import JobFailed
 
@@ -110,7 +111,12 @@ class Functions:
         try:
             await asyncio.wait_for(kicker.kiq(*message.args, **message.kwargs), self._timeout)
         except Exception as exc:
-            logger.warning("job %s cannot be sent again: %r", message.task_id, exc.__cause__ or exc)
+            logger.warning(
+                "job %s cannot be sent again: %r",
+                message.task_id,
+                exc.__cause__ or exc,
+                extra=job_extras(message.task_id, message.task_name),
+            )
             return False
         return True
 

@@ -73,6 +73,11 @@ class JournalFile:
         """Whether what is at the path now is not the file that is open."""
         return self.connection is not None and _identity_of(self.path) != self._identity
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a file, which the first one to write makes."""
+        return os.path.exists(self.path)
+
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         deadline = time.monotonic() + self._busy_timeout
         while True:

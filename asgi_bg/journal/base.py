@@ -350,6 +350,14 @@ class Journal(Protocol):
         """Make a failed or cancelled job a waiting one again; False if it is neither."""
         ...
 
+    def retry_each(self, ids: Sequence[str]) -> list[str]:
+        """Make those failed or cancelled jobs waiting ones again, all in one commit.
+
+        Returns:
+            The ids of those that are; the others are neither failed nor cancelled.
+        """
+        ...
+
     def purge(self, status: str | None, before: float, limit: int) -> int:
         """Forget up to ``limit`` jobs that ended (so) before that instant; count them."""
         ...

@@ -67,6 +67,8 @@ _SEALED = ("call", "result", "message", "error", "traceback", "logs", "past")
 
 Entry = TypeVar("Entry", bound="NewJob | Success | Change | Handover")
 
+SEALED = "(sealed with a key that is not here)"
+
 _LAST = 2.8e11  # seconds; what fits into an id
 _POISONOUS = (
     f"the processes that ran it died {CRASH_LIMIT} times during it, so it is not run any more"
@@ -407,13 +409,20 @@ class SQLiteJournal:
 
     def retry(self, id: str) -> bool:
         """Make a failed or cancelled job a waiting one again; False if it is neither."""
-        with self._writing(as_owner=False) as connection:
-            values = connection.execute(query("get"), {"id": id}).fetchone()
-            if values is None:
-                return False
-            row = self._row(values)
-            past = self._sealer.seal(past_with_last(row))
-            return connection.execute(query("retry"), {"id": row.id, "past": past}).rowcount > 0
+        return bool(self.retry_each((id,)))
+
+    def retry_each(self, ids: Sequence[str]) -> list[str]:
+        """Make several jobs waiting ones again; see `Journal.retry_each`."""
+        with self._writing(as_owner=False) as connection, self._file.transaction(connection):
+            return [each for each in ids if self._retry(connection, each)]
+
+    def _retry(self, connection: sqlite3.Connection, id: str) -> bool:
+        values = connection.execute(query("get"), {"id": id}).fetchone()
+        if values is None:
+            return False
+        row = self._row(values)
+        past = self._sealer.seal(past_with_last(row))
+        return connection.execute(query("retry"), {"id": row.id, "past": past}).rowcount > 0
 
     def purge(self, status: str | None, before: float, limit: int) -> int:
         """Forget up to ``limit`` jobs that ended before that instant; count them."""
@@ -481,15 +490,19 @@ class SQLiteJournal:
         if status is not None:
             name = "find_ended" if JobStatus(status).is_final else "find_unfinished"
         values = {"status": status, "task": task, "after": after, "limit": limit}
+        if not self._file.is_there:
+            return []
         with self._file.search() as connection:
             found = connection.execute(query(name), values).fetchall()
-        return [self._row(row) for row in found]
+        return [self._shown(row) for row in found]
 
     def get_many(self, ids: Sequence[str]) -> list[JobRow]:
         """Return those jobs that there are, in any order."""
+        if not self._file.is_there:
+            return []
         with self._file.search() as connection:
             found = connection.execute(query("get_many"), {"ids": rows(list(ids))}).fetchall()
-        return [self._row(row) for row in found]
+        return [self._shown(row) for row in found]
 
     def search(
         self,
@@ -501,14 +514,18 @@ class SQLiteJournal:
         seconds: float,
     ) -> tuple[list[JobRow], str | None]:
         """Return jobs, the newest first, and where to go on; see `Journal.search`."""
+        if not self._file.is_there:
+            return [], None
         with self._file.search() as connection:
             found, going_on = look_for(connection, status, task, text, after, limit, seconds)
-        return [self._row(row) for row in found], going_on
+        return [self._shown(row) for row in found], going_on
 
     def sample(self, stretches: Sequence[tuple[float, float]], limit: int) -> list[list[Sample]]:
         """Return the oldest jobs of each stretch of time; see `Journal.sample`."""
         sql = query("sample")
         found: list[list[Sample]] = []
+        if not self._file.is_there:
+            return [[] for _ in stretches]
         with self._file.search() as connection:
             for since, until in stretches:
                 values = {"first": first_id(since), "last": first_id(until), "limit": limit}
@@ -517,6 +534,8 @@ class SQLiteJournal:
 
     def standing(self, limit: int) -> Standing:
         """Return how all jobs stand; see `Journal.standing`."""
+        if not self._file.is_there:
+            return Standing({status.value: 0 for status in JobStatus}, 0, 0, None, [])
         with self._file.search() as connection:
             connection.execute("BEGIN")  # so that all of it is of one moment
             counts = connection.execute(query("counts")).fetchone()
@@ -559,6 +578,22 @@ class SQLiteJournal:
     def _is_so(self, name: str) -> bool:
         with self._file.read() as connection:
             return bool(connection.execute(query(name)).fetchone()[0])
+
+    def _shown(self, values: Sequence[Any]) -> JobRow:
+        """Return a row as one of several: what no key opens says so, and spoils no other."""
+        try:
+            return self._row(values)
+        except JournalError:
+            return msgspec.structs.replace(
+                JobRow(*values),
+                call=SEALED,
+                result=None,
+                message=SEALED,
+                error=None,
+                traceback=None,
+                logs=None,
+                past=None,
+            )
 
     def _row(self, values: Iterable[Any]) -> JobRow:
         row = JobRow(*values)
