@@ -1,5 +1,6 @@
 # make test    the test suite, in a virtual environment made for it
 # make test-newest   the engines of Celery and taskiq, with the newest clients
+# make test-oldest   what needs no partner, with the oldest versions that are supported
 # make check   format, lint, types and tests: what CI does
 # make demo    kill a server in the middle of its work; ONESHOT=1 ends by itself
 # make docs    the site of the documentation, in docs/_build/html
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := test
-.PHONY: test test-newest lint types check demo docs bench soak wheel clean
+.PHONY: test test-newest test-oldest lint types check demo docs bench soak wheel clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +31,20 @@ test: $(VENV)/.installed
 
 test-newest: .venv-newest/.installed
 	.venv-newest/bin/python -m pytest tests/engines/test_celery.py tests/engines/test_taskiq.py
+
+# The oldest versions of what the package builds on.
+.venv-oldest/.installed: pyproject.toml tests/oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[oldest]' --requirement tests/oldest.txt
+	touch $@
+
+test-oldest: .venv-oldest/.installed
+	.venv-oldest/bin/python -m pytest -W default tests/journal tests/telemetry \
+		$(foreach name,collector coroutines events journal lifespan logs middleware \
+		request_bound response runner showing task,tests/test_$(name).py) \
+		$(foreach name,starlette fastapi,tests/integrations/test_$(name).py)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

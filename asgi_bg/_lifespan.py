@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING
 
+from asgi_bg._supervision import Serving, Supervision
 from asgi_bg._types import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from asgi_bg._runner import Runner
 
 logger = logging.getLogger("asgi_bg")
-
-LOOK_INTERVAL = 0.02
-"""How many seconds lie between two looks whether requests are still being served."""
-
-
-class Serving:
-    """Counts the requests being served, so that a shutdown can wait for the last.
-
-    Attributes:
-        count: How many there are. Whoever waits looks at it now and then, so that requests
-            need not tell anybody of their end.
-    """
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    async def is_over(self, timeout: float) -> bool:
-        """Wait until no request is being served; False if it takes more seconds than that."""
-        deadline = time.monotonic() + timeout
-        while self.count:
-            if time.monotonic() >= deadline:
-                return False
-            await asyncio.sleep(LOOK_INTERVAL)
-        return True
 
 
 class Lifespan:
@@ -58,22 +31,29 @@ class Lifespan:
         send: Send,
     ) -> None:
         self._runner = runner
-        self._serving = serving
+        self._supervision = Supervision(runner, serving)
         self._scope = scope
         self._receive = receive
         self._send = send
         self._received = 0  # messages of the server: startup, then shutdown
         self._answered = 0
         self._has_failed = False
-        self._deadline = 0.0
+        self._refusal: Exception | None = None
 
     async def run(self, app: ASGIApp) -> None:
         """See the app through the protocol, and the runner with it."""
         try:
+            await self._see_through(app)
+        except Exception as exc:
+            if exc is not self._refusal:  # of which the server has been told
+                raise
+
+    async def _see_through(self, app: ASGIApp) -> None:
+        try:
             await app(self._scope, self._app_receive, self._app_send)
         except Exception as exc:
             if self._has_failed or self._received == 2:
-                await self._close()
+                await self._supervision.close()
                 raise
             self._explain(exc)
         except BaseException:
@@ -87,21 +67,33 @@ class Lifespan:
         message = await self._receive()
         self._received += 1
         if message["type"] == "lifespan.startup":
-            await self._runner.start()
+            await self._start()
         elif message["type"] == "lifespan.shutdown":
-            await self._drain()
+            await self._supervision.drain()
         return message
+
+    async def _start(self) -> None:
+        try:
+            await self._supervision.start()
+        except Exception as exc:
+            # Not the app's failure: it is told by the server, which then does not serve.
+            self._refusal = exc
+            self._has_failed = True
+            await self._send({"type": "lifespan.startup.failed", "message": str(exc)})
+            raise
 
     async def _app_send(self, message: Message) -> None:
         kind = message["type"]
         if not kind.startswith("lifespan."):
             # A plain function, that answers whatever comes as if it were a request.
             raise RuntimeError(f"expected a lifespan message of the app, got {kind!r}")
+        if self._refusal is not None:
+            return  # nothing more is to be said
         self._answered += 1
         if kind.endswith(".failed"):
             self._has_failed = True
         if self._has_failed or kind == "lifespan.shutdown.complete":
-            await self._close()
+            await self._supervision.close()
         await self._send(message)
 
     async def _go_on_alone(self) -> None:
@@ -114,28 +106,8 @@ class Lifespan:
         if self._answered == 1:
             if self._received == 1:
                 await self._app_receive()
-            await self._close()
+            await self._supervision.close()
             await self._send({"type": "lifespan.shutdown.complete"})
-
-    async def _drain(self) -> None:
-        """Wait for requests and jobs, for at most `drain_timeout` in all; cancel the rest."""
-        self._deadline = time.monotonic() + self._runner.drain_timeout
-        if not await self._serving.is_over(self._runner.drain_timeout):
-            logger.warning(
-                "%d request(s) still being served at shutdown after %g seconds (drain_timeout); "
-                "their jobs will be cancelled",
-                self._serving.count,
-                self._runner.drain_timeout,
-            )
-        await self._runner.finish_held(self._time_left())
-        # Now, and not after the app has closed what they may be using.
-        await self._runner.cancel_all()
-
-    async def _close(self) -> None:
-        await self._runner.aclose(self._time_left())
-
-    def _time_left(self) -> float:
-        return max(0.0, self._deadline - time.monotonic())
 
     def _explain(self, exc: Exception) -> None:
         if self._received == 0:

@@ -17,7 +17,14 @@ LEVELS = [
     {"_views"},
     {"engines.base"},
     {"engines"},
-    {"_record", "_arguments", "journal.queries", "journal._sealing", "journal._gate", "journal._text"},
+    {
+        "_record",
+        "_arguments",
+        "journal.queries",
+        "journal._sealing",
+        "journal._gate",
+        "journal._text",
+    },
     {"_messages", "journal.base", "journal._ledger", "journal._values", "journal.schema"},
     {"_overview", "journal._past", "journal._search"},
     {
@@ -39,9 +46,16 @@ LEVELS = [
     {"_execution.processes"},
     {"_scheduler", "_showing"},
     {"_runner"},
+    {"_supervision"},
     {"_lifespan"},
     {"middleware"},
-    {"", "starlette", "engines.worker", "_telemetry_watch"},
+    {"", "starlette", "litestar", "quart", "falcon", "blacksheep", "engines.worker"},
+    {"_telemetry_watch", "django._places"},
+    {"django._connections"},
+    {"django._setup"},
+    {"django._served"},
+    {"django._middleware"},
+    {"django"},
     # To look at it.
     {"_telemetry_metrics"},
     {"_telemetry_spans"},
@@ -94,8 +108,21 @@ LEVELS = [
     {"engines._celery_adds", "engines._celery_results", "engines._taskiq_session"},
     {"engines._celery_tasks", "engines._procrastinate_worker"},
     {"engines.arq", "engines.celery", "engines.procrastinate", "engines.taskiq"},
-    {"fastapi", "testing", "testing.contract_tasks"},
-    {"testing.engine_contract"},
+    {"fastapi"},
+    # For tests of users, and of third parties.
+    {"testing._clock", "testing._recorded", "testing._journal_process"},
+    {"testing._shelf", "testing._journal_site"},
+    {
+        *("testing._store", "testing._journal_claiming", "testing._journal_dying"),
+        *("testing._journal_reading", "testing._journal_writing"),
+    },
+    {
+        *("testing._seam", "testing._draining", "testing.journal_contract"),
+        *("testing.crash", "testing._crash_server"),
+    },
+    {"testing.recorder"},
+    {"testing", "testing.contract_tasks"},
+    {"pytest_plugin", "testing.engine_contract"},
 ]
 # Imported within functions nevertheless, with the reason.
 LATE = {

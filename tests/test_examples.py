@@ -356,8 +356,68 @@ def test_telemetry(serve: Serve) -> None:
     assert server.client.post("/orders/7").status_code == 202
     done = 'asgi_bg_attempt_duration_seconds_count{outcome="succeeded",task="telemetry:ship"} 1.0'
     until(lambda: done in server.client.get("/metrics").text, "the job to be counted")
+    spans = '"name": "process telemetry:ship"'
+    until(lambda: server.log.count(spans) == 2, "both spans, which are printed now and then")
     server.process.send_signal(signal.SIGTERM)
     server.process.wait(DEADLINE)
     records = [line for line in server.log.splitlines() if "order 7 is on its way" in line]
     assert [json.loads(line)["attempt"] for line in records] == [2]
-    assert server.log.count('"name": "process telemetry:ship"') == 2
+
+
+def test_litestar_app(serve: Serve) -> None:
+    """The charge is tried again, from a journal, and the stock is counted by another task."""
+    server = serve("litestar_app:app")
+    assert server.client.get("/jobs/unknown").status_code == 404
+    response = server.client.post("/orders/7")
+    assert response.status_code == 202
+    job = response.json()["job"]
+    until(lambda: server.get(f"/jobs/{job}")["status"] == "succeeded", "the payment")
+    assert server.get(f"/jobs/{job}") == {
+        "status": "succeeded",
+        "attempt": 2,
+        "result": "order 7 is paid",
+    }
+    until(lambda: server.get("/stock") == {"socks": 99}, "the count")
+    server.stop()
+
+
+def test_quart_app(serve: Serve) -> None:
+    """The mail is sent by a job that knows the application of its request."""
+    server = serve("quart_app:app", server="hypercorn", options=("--bind", "127.0.0.1:0"))
+    assert server.client.get("/jobs/unknown").status_code == 404
+    response = server.client.post("/subscribers/ada@example.com")
+    assert response.status_code == 202
+    job = response.json()["job"]
+    mail = "news@example.com to ada@example.com: welcome!"
+    assert until(lambda: server.get("/outbox"), "the mail") == [mail]
+    until(lambda: server.get(f"/jobs/{job}")["status"] == "succeeded", "the end of the job")
+    assert server.get(f"/jobs/{job}") == {"status": "succeeded", "result": mail, "error": None}
+    server.stop()
+
+
+def test_django_app(serve: Serve) -> None:
+    """A visit is in the database after its answer."""
+    server = serve("django_app:app")
+    assert len(server.get("/visit/ada")["job"]) == 32
+    until(lambda: server.get("/visits") == {"visits": ["ada"]}, "the visit")
+    server.stop()
+
+
+def test_falcon_app(serve: Serve) -> None:
+    """The words are counted, and the location of the answer tells of them."""
+    server = serve("falcon_app:app")
+    response = server.client.post("/texts", content=b"to be or not to be")
+    assert response.status_code == 202
+    job = response.headers["location"]
+    until(lambda: server.get(job)["status"] == "succeeded", "the count")
+    assert server.get(job)["result"] == {"to": 2, "be": 2, "or": 1}
+    assert server.client.get("/jobs/unknown").status_code == 404
+    server.stop()
+
+
+def test_blacksheep_app(serve: Serve) -> None:
+    """The kitchen hears of the order after the answer."""
+    server = serve("blacksheep_app:app")
+    assert len(server.client.post("/orders/soup").json()["job"]) == 32
+    until(lambda: server.get("/kitchen") == ["soup"], "the kitchen to hear")
+    server.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -433,3 +434,29 @@ async def test_task_group_of_the_app_that_dies_is_survived(caplog: Any) -> None:
     crash.set()
     await until(lambda: caplog.records)
     assert await server.shutdown() == STOPPED
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+async def test_runner_that_cannot_start_stops_the_startup(speaks: bool, tmp_path: Path) -> None:
+    """J9, R6: the server is told why, and nothing is raised; it does not serve then."""
+    journal = tmp_path / "no database"
+    journal.write_text("this is something else" * 100)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if not speaks:
+            raise NotImplementedError
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    wrapped = BackgroundTaskMiddleware(app, journal=journal)
+    await wrapped({"type": "lifespan"}, receive, send)
+    assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
+    assert "no SQLite file" in sent[0]["message"]
