@@ -19,8 +19,11 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
+# Most tests wait for servers, so that more of them at once than there are processors is fine.
+JOBS ?= 3
+
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 # The engines with clients that are newer than what ARQ takes.
 .venv-newest/.installed: pyproject.toml
@@ -72,7 +75,8 @@ soak: $(VENV)/.installed
 	$(BIN)/python -m tests.outage.soak --seconds 30
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/test_properties.py \
 		tests/journal/test_state_machine.py tests/crash --timeout 3600
-	for round in 1 2 3; do $(BIN)/python -m pytest || exit 1; done
+	ASGI_BG_MATRIX=full $(BIN)/python -m pytest tests/matrix
+	for round in 1 2 3; do $(BIN)/python -m pytest -n $(JOBS) --dist loadfile || exit 1; done
 
 # Built twice: who builds a release again gets the same bytes.
 wheel: $(VENV)/.installed

@@ -67,3 +67,14 @@ def warnings_logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]
         ]
 
     return logged
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Have what tests print and log reach the report, odd characters too."""
+    report = yield
+    report.sections = [
+        (title, text.encode("utf-8", "backslashreplace").decode())
+        for title, text in report.sections
+    ]
+    return report

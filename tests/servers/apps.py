@@ -2,43 +2,19 @@
 
 Imported by the servers' processes and by nobody else, as the top-level module ``apps``. What
 a request does stands in its path and query, see `Call`; what has happened goes to a record
-file that all processes append to, and what shall wait waits for a file to appear (a gate).
-So tests decide when things go on, and compare what happened where and when.
+file, and what shall wait waits for a gate, see `tests.servers.stage`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from asgi_bg import BackgroundTaskMiddleware, Runner, Task, add_task, task
-
-DIRECTORY = Path(os.environ["ASGI_BG_SERVER_TEST"])
-POLL_INTERVAL = 0.02
-CHUNK = b"x" * 65_536
-
-
-def record(event: str, **fields: Any) -> None:
-    """Append one line to the record; a single write, so that processes do not mix theirs."""
-    line = json.dumps({"event": event, "at": time.monotonic(), "pid": os.getpid(), **fields})
-    with open(DIRECTORY / "record.jsonl", "ab", buffering=0) as file:
-        file.write(line.encode() + b"\n")
-
-
-def is_open(gate: str) -> bool:
-    return (DIRECTORY / gate).exists()
-
-
-async def passing(gate: str) -> None:
-    while not is_open(gate):
-        await asyncio.sleep(POLL_INTERVAL)
-
+from tests.servers.stage import CHUNK, pass_in_thread, passing, record
 
 # The tasks. Each waits for its gate, unless that is empty.
 
@@ -55,8 +31,7 @@ async def async_task(id: str, gate: str) -> None:
 
 def sync_task(id: str, gate: str) -> None:
     record("task-started", id=id)
-    while not is_open(gate):
-        time.sleep(POLL_INTERVAL)
+    pass_in_thread(gate)
     record("task-ended", id=id)
 
 

@@ -29,6 +29,8 @@ DEADLINE = 40.0
 
 POLL_INTERVAL = 0.01
 
+ROOT = Path(__file__).parent.parent.parent
+
 _numbers = itertools.count(1)
 
 
@@ -67,7 +69,8 @@ class Kind:
 
     def arguments(self, port: int, app: str, options: tuple[str, ...]) -> list[str]:
         bind = [argument.format(port=port) for argument in self.bind]
-        return [sys.executable, *self.command, *bind, *options, f"apps:{app}"]
+        target = app if ":" in app else f"apps:{app}"
+        return [sys.executable, *self.command, *bind, *options, target]
 
 
 _UVICORN_BIND = ("--host", "127.0.0.1", "--port", "{port}")
@@ -148,7 +151,7 @@ class Server:
         environment = {
             **os.environ,
             "ASGI_BG_SERVER_TEST": str(self._directory),
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{ROOT}",
             "PYTHONUNBUFFERED": "1",
         }
         with open(self._directory / "server.log", "ab") as log:

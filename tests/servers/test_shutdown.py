@@ -174,6 +174,20 @@ def test_daphne_waits_at_shutdown_for_the_call_that_runs_the_task(
     assert not server.has("task-cancelled", id=call)
 
 
+def test_daphne_waits_only_until_a_cancelled_call_has_ended(start: StartServer) -> None:
+    """R7, and its limit: with a request being served, only a durable job would outlive this."""
+    server = start(DAPHNE)
+    call, other = unique(), unique()
+    server.get("/plain", id=call, task="async", hold="task")
+    server.at("task-started", id=call)
+    server.get("/yielding", id=other, hold="app")
+    server.at("app-waiting", id=other)
+    server.terminate()
+    assert server.exit_code() == 0
+    assert server.has("app-cancelled", id=other)
+    assert not server.has("task-ended", id=call)
+
+
 def test_idle_server_ends_at_once(start: StartServer, supervising: Kind) -> None:
     """R6: with tasks done in threads and processes, whose idle ends hold nothing up."""
     server = start(supervising)
