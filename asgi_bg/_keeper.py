@@ -134,6 +134,8 @@ class Keeper:
         await self.archive.call(self._journal.open)
         self._announce(await self.archive.call(self._journal.recover))
         self.claims.claim_soon()
+        # And until the first of them are here: a life of one request (AWS Lambda) gets on, too.
+        await self.archive.written()
 
     async def close(self) -> None:
         """Write what is left, and give back what is held."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from asgi_bg._types import Message, Receive, RunOn, Send
+
+ASK_TIMEOUT = 0.1
+"""For how many seconds a call that is being cancelled waits to hear whether the client left."""
 
 # What `Response.permitted` returns.
 FAILED: frozenset[RunOn] = frozenset({"always"})
@@ -87,11 +92,25 @@ class Response:
             # The server's way to say that the client is gone (ASGI HTTP spec 2.4).
             self.client_left = True
             raise
+        except asyncio.CancelledError:
+            # On one server no `send` returns when the client has gone (hypercorn, HTTP/2): so a
+            # call that is cancelled within one may be cancelled because of that.
+            if self.is_watched and not self.counts_as_ended:
+                self.client_left = await self._has_client_left()
+            raise
         except Exception:
             # The server refused the message, so this was not the end.
             if is_last:
                 self.ended = False
             raise
+
+    async def _has_client_left(self) -> bool:
+        """Whether the server says, when it is asked, that the client has left (M6)."""
+        try:
+            message = await asyncio.wait_for(self._receive(), ASK_TIMEOUT)
+        except (Exception, asyncio.CancelledError):
+            return False
+        return message["type"] in ("http.disconnect", "websocket.disconnect")
 
     def _note(self, kind: str, message: Message) -> bool:
         """Note what a rarer message does; return whether it is the last one."""

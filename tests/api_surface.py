@@ -20,10 +20,19 @@ MODULES = (
     "asgi_bg.engines.procrastinate",
     "asgi_bg.starlette",
     "asgi_bg.fastapi",
+    "asgi_bg.litestar",
+    "asgi_bg.quart",
+    "asgi_bg.django",
+    "asgi_bg.falcon",
+    "asgi_bg.blacksheep",
     "asgi_bg.web",
     "asgi_bg.opentelemetry",
     "asgi_bg.prometheus",
     "asgi_bg.logs",
+    "asgi_bg.testing",
+    "asgi_bg.testing.crash",
+    "asgi_bg.testing.engine_contract",
+    "asgi_bg.testing.journal_contract",
 )
 
 

@@ -26,9 +26,10 @@ from asgi_bg import (
     current_job,
     task,
 )
+from asgi_bg._ids import new_id
 from asgi_bg.exceptions import JobFailed, JobNotFound, JournalError, NotSerializable
 from asgi_bg.journal import SQLiteJournal
-from asgi_bg.journal.base import Batch
+from asgi_bg.journal.base import Batch, NewJob
 from tests.helpers import BODY, START, Connection, until
 
 pytestmark = pytest.mark.anyio
@@ -634,3 +635,24 @@ async def test_journal_option_must_be_one() -> None:
     """A slip is told at once."""
     with pytest.raises(TypeError, match="journal must be"):
         Runner(journal=3)  # type: ignore[arg-type]
+
+
+async def test_a_short_life_runs_what_waits(tmp_path: Path) -> None:
+    """J3, R7: a process that ends right after its start, as on AWS Lambda, does its share."""
+    ran: list[int] = []
+
+    @task(name="journal:share")
+    async def share(number: int) -> None:
+        ran.append(number)
+
+    journal = SQLiteJournal(tmp_path / "jobs.db")
+    journal.open()
+    jobs = [
+        NewJob(new_id(number), share.name, f"[[{number}]]", None, 1.0, None, 0, None, None, False)
+        for number in (1, 2, 3)
+    ]
+    journal.commit(Batch(added=jobs))
+    journal.close()
+    async with Runner(journal=tmp_path / "jobs.db"):
+        pass
+    assert ran == [1, 2, 3]

@@ -335,3 +335,35 @@ def test_bad_arguments_are_refused_with_reasons() -> None:
         BackgroundTaskMiddleware(app, max_job=3)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="max_jobs must be 1 or more, got 0"):
         BackgroundTaskMiddleware(app, max_jobs=0)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_a_send_that_hangs_as_the_client_left(make_runner: Any, gone: bool) -> None:
+    """M6: cancelled within it, the server tells why; else the app was cancelled (M5)."""
+    runner = await make_runner()
+    ran: list[str] = []
+    sending = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        add_task(ran.append, "ran")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a part", "more_body": True})
+
+    async def receive() -> Any:
+        if not gone:
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            sending.set()
+            await asyncio.Event().wait()
+
+    wrapped = BackgroundTaskMiddleware(app, runner=runner)
+    call = asyncio.ensure_future(wrapped({"type": "http"}, receive, send))
+    await sending.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert await runner.drain(5)
+    assert ran == (["ran"] if gone else [])

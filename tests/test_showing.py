@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from asgi_bg import BackgroundTaskMiddleware, JobStatus, Runner, add_task, task
-from asgi_bg._desk import UNKNOWN, Desk
+from asgi_bg import BackgroundTaskMiddleware, JobEvent, JobStatus, Runner, add_task, task
+from asgi_bg._desk import ELSEWHERE, UNKNOWN, Desk, attempts_of
 from asgi_bg._ids import new_id
 from asgi_bg._origin import Origin, Tracing
 from asgi_bg._overview import FULL, percentiles_of
+from asgi_bg._rows import elsewhere
 from asgi_bg.exceptions import JobNotFound
 from asgi_bg.journal import SQLiteJournal
 from asgi_bg.journal.base import Batch, Change, NewJob
@@ -343,6 +346,197 @@ async def test_a_job_that_a_job_adds_is_of_the_same_request(where: Any) -> None:
         origin = (await runner.details(added[0].id)).origin
         assert origin is not None
         assert origin.path == "/parent"
+
+
+async def test_an_attempt_is_told_once_when_its_job_is_cancelled_before_the_next(
+    where: Any,
+) -> None:
+    """Also after a retry by hand, with the times that it had."""
+    runner = Runner(**where)
+    async with runner:
+        job = await runner.add_task(flaky.using(retry_delay=1000.0))
+        await until_told(runner, job.id)
+        await runner.cancel(job.id)
+        [attempt] = (await runner.details(job.id)).attempts
+        assert attempt.error == "OSError: still down"
+        await runner.retry(job.id)
+        await until_told(runner, job.id, 2)
+        attempts = (await runner.details(job.id)).attempts
+        assert attempts[0] == attempt
+        assert [one.number for one in attempts] == [1, 1]
+        await runner.cancel(job.id)
+
+
+async def until_told(runner: Runner, id: str, number: int = 1) -> None:
+    """Wait until so many attempts have failed, of a job that waits for the next one."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        details = await runner.details(id)
+        if details.job.status == "queued" and len(details.attempts) == number:
+            if details.attempts[-1].error is not None:
+                return
+        assert time.monotonic() < deadline, details
+        await asyncio.sleep(0.01)
+
+
+async def test_a_retry_by_hand_keeps_when_the_last_attempt_ended() -> None:
+    """And not when the retry was asked for."""
+    runner = Runner()
+    async with runner:
+        job = await runner.add_task(charge, 1, "4242")
+        await runner.drain(DEADLINE)
+        ended = (await runner.info(job.id)).finished_at
+        await runner.retry(job.id)
+        assert (await runner.details(job.id)).attempts[0].finished_at == ended
+
+
+async def test_of_many_attempts_the_first_are_left_out(where: Any) -> None:
+    """They are not told as ones whose process died."""
+    runner = Runner(**where)
+    async with runner:
+        job = await runner.add_task(flaky.using(retries=24, retry_delay=0.0))
+        await runner.drain(DEADLINE)
+        attempts = (await runner.details(job.id)).attempts
+        assert [one.number for one in attempts] == list(range(5, 26))
+        assert {one.error for one in attempts} == {"OSError: still down"}
+
+
+async def test_what_failed_before_a_success_is_kept_if_both_are_written_at_once(
+    tmp_path: Path,
+) -> None:
+    """The attempts are in the journal, however soon the retry follows."""
+    is_held, go_on = threading.Event(), threading.Event()
+    calls: list[int] = []
+
+    @task(name="showing:second", retries=1, retry_delay=0.0)
+    async def second() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            await asyncio.to_thread(is_held.wait, DEADLINE)
+            raise OSError("not yet")
+
+    class Slow(SQLiteJournal):
+        """Takes its time for the first mark, so that those of the other job are one commit."""
+
+        def commit(self, batch: Batch) -> dict[str, str]:
+            if batch.marks and not is_held.is_set():
+                is_held.set()
+                assert go_on.wait(DEADLINE)
+            return super().commit(batch)
+
+    def note_end(event: JobEvent) -> None:
+        if (event.name, event.job.task) == ("succeeded", "showing:second"):
+            go_on.set()
+
+    async with Runner(journal=Slow(tmp_path / "jobs.db"), on_event=note_end) as runner:
+        job = await runner.add_task(second)
+        await runner.add_task(pay, 1)
+        await runner.drain(DEADLINE)
+    journal = SQLiteJournal(tmp_path / "jobs.db")
+    attempts = Desk(journal).details(job.id).attempts
+    assert [(one.number, one.error) for one in attempts] == [(1, "OSError: not yet"), (2, None)]
+    journal.close()
+
+
+def test_attempts_at_an_engine_are_not_told_as_crashes() -> None:
+    """Nobody here knows how they ended."""
+    info = elsewhere(new_id(1.0), "a:b", 1.0, "arq")
+    attempts = attempts_of(msgspec.structs.replace(info, attempt=2), [])
+    assert [(one.number, one.error) for one in attempts] == [(1, ELSEWHERE), (2, None)]
+
+
+async def test_what_a_task_hides_now_or_hid_then_is_hidden(tmp_path: Path) -> None:
+    """Whichever version of it has added the job (J10)."""
+
+    @task(name="showing:renamed", redact=("card", "pin"))
+    async def renamed(card: str, pin: str, note: str) -> None:
+        """Was declared with redact=("number", "note"), and a card called number."""
+
+    journal = SQLiteJournal(tmp_path / "jobs.db")
+    journal.open()
+    job = new_id(1.0)
+    options = '{"redact":["number","note"]}'
+    call = '[["4242","99","secret"]]'
+    journal.commit(
+        Batch(added=[NewJob(job, renamed.name, call, options, 1.0, None, 0, None, None, False)])
+    )
+    desk = Desk(journal)
+    assert [one.value for one in desk.details(job).arguments or ()] == ["", "", ""]
+    assert desk.search(text="4242").jobs == ()
+    journal.close()
+
+
+async def test_a_job_that_is_claimed_during_a_search_is_found(tmp_path: Path) -> None:
+    """The journal's answer is from before, and the memory's from before that."""
+    looked, go_on = threading.Event(), threading.Event()
+    gate = asyncio.Event()
+
+    class Slow(SQLiteJournal):
+        """Answers a search for a status only when it may."""
+
+        def search(self, status: str | None, *others: Any) -> Any:
+            found = super().search(status, *others)
+            looked.set()
+            assert go_on.wait(DEADLINE)
+            return found
+
+    @task(name="showing:again")
+    async def again() -> None:
+        if not gate.is_set():
+            gate.set()
+            raise ValueError("once")
+        await asyncio.Event().wait()
+
+    async with Runner(journal=Slow(tmp_path / "jobs.db"), drain_timeout=0.1) as runner:
+        job = await runner.add_task(again)
+        await runner.drain(DEADLINE)
+        searching = asyncio.create_task(runner.search())
+        await asyncio.to_thread(looked.wait, DEADLINE)
+        await runner.retry(job.id)
+        await until(lambda: runner.stats()["running"] == 1)
+        go_on.set()
+        page = await searching
+        assert [found.id for found in page.jobs] == [job.id]
+
+
+async def test_tracing_that_fails_loses_no_job(
+    where: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its trace is left out, and the log says why."""
+
+    def current() -> str:
+        raise RuntimeError("no tracer")
+
+    monkeypatch.setattr(Tracing, "current", staticmethod(current))
+    runner = Runner(**where)
+    async with runner:
+        job = await runner.add_task(pay, 1)
+        assert await job.result(DEADLINE) == 1
+        assert (await runner.details(job.id)).origin is None
+    assert "no tracer" in caplog.text
+
+
+async def test_an_odd_scope_fails_no_response(where: Any) -> None:
+    """What is only shown is left out, or shown as it can be."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        jobs.append(add_task(pay, 1))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    jobs: list[Any] = []
+    runner = Runner(**where)
+    async with runner:
+        connection = Connection()
+        connection.scope |= {
+            "method": None,
+            "path": "/caf\udce9",
+            "headers": [(b"x-request-id", "r-1"), (b"traceparent", None)],
+        }
+        await connection.call(BackgroundTaskMiddleware(app, runner=runner))
+        await jobs[0].result(DEADLINE)
+        origin = (await runner.details(jobs[0].id)).origin
+        assert origin == Origin(None, "/caf\\udce9", "r-1", None)
 
 
 @pytest.mark.parametrize(

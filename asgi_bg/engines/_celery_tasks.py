@@ -62,7 +62,9 @@ def _function_of(task: Task[..., Any], inline: Inline) -> Callable[..., Any]:
         except Again as again:
             raise _again(celery_task, again) from None
 
-    run.__name__ = run.__qualname__ = getattr(task.func, "__name__", "run")
+    own = getattr(task.func, "__name__", "")
+    # Celery writes it into a line of Python, which the name of a lambda would break.
+    run.__name__ = run.__qualname__ = own if own.isidentifier() else "run"
     run.__module__ = getattr(task.func, "__module__", None) or __name__
     run.__doc__ = task.func.__doc__
     return run

@@ -604,6 +604,8 @@ def test_tasks_are_registered_before_and_after(anyio_backend: Any) -> None:
     assert {f"{name}-1", f"{name}-2", "celery:double"} <= set(made)
     assert "celery:double" in some.tasks
     assert "celery:plain" not in some.tasks
+    task(name=f"{name}-3")(lambda: None)  # whose name is no name to Celery
+    assert app.tasks[f"{name}-3"].__name__ == "run"
     own = app.tasks["celery:double"]
     assert (own.acks_late, own.reject_on_worker_lost, own.max_retries) == (True, True, None)
     some.close()

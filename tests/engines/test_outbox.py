@@ -118,7 +118,7 @@ async def test_results_come_from_the_engine(
     with pytest.raises(JobFailed, match="ValueError: no"):
         await failed.result(5)
     engine.is_away = True
-    assert "away" in (await runner.info(job.id)).message
+    assert (await runner.info(job.id)).message == "handed over"
 
 
 async def test_result_without_a_store_is_refused(

@@ -958,7 +958,7 @@ async def test_outcome_that_cannot_be_noted_stops_nobody(
     """It is too large, or PostgreSQL is away."""
     monkeypatch.setattr(worker_side, "OUTCOME_LIMIT", 10)
     roster = worker_side.Roster(engine._app, engine._worker, engine.encode_native)
-    job = SimpleNamespace(id=1, attempts=0)
+    job = SimpleNamespace(id=1, attempts=0, queueing_lock="job", task_name="site:note")
     context: Any = SimpleNamespace(job=job, app=engine._app)
     notes = worker_side.Notes()
     await roster._keep(context, notes, worker_side.Outcome(result="far too long for that"))

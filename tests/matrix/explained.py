@@ -295,7 +295,7 @@ EXPLAINED = [
         ("client-leaves",),
         "When an HTTP/2 client has closed its connection, `send` never returns. An application "
         "that does not listen for `http.disconnect` in the middle of a stream hangs there until "
-        "the server shuts down, and its jobs are dropped then, as no response has ended (M5).",
+        "the server shuts down; its jobs start then (M6).",
         send_never_returns,
         ("hypercorn-h2",),
         ("raw", "falcon", "blacksheep"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.services.service import Service
 
@@ -53,6 +54,13 @@ class Site(Service):
 
     def is_ready(self) -> bool:
         return self.client.get("/facts").status_code == 200
+
+    def pids(self) -> list[int]:
+        """Hypercorn serves in a child, which outlives it when it is killed."""
+        found = super().pids()
+        if found and psutil.pid_exists(found[0]):
+            found += [child.pid for child in psutil.Process(found[0]).children(recursive=True)]
+        return found
 
     def kill(self) -> None:
         super().kill()

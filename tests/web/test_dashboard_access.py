@@ -105,6 +105,14 @@ async def test_host_that_is_missing_or_twofold_is_refused(
     assert stream.status == 403
 
 
+async def test_proxy_that_adds_no_header_is_known_by_its_version(make_runner: MakeRunner) -> None:
+    """W1: nginx asks so without further settings, for clients from everywhere."""
+    stream = Stream(Dashboard(await make_runner()), "/live/list")
+    stream.scope["http_version"] = "1.0"
+    await asyncio.wait_for(stream.task, 10)
+    assert stream.status == 403
+
+
 @pytest.mark.parametrize(
     "base",
     [
@@ -347,6 +355,19 @@ async def test_body_that_is_no_form_is_refused(
         headers = {**OWN, "content-type": kind}
         answer = await visitor.post(ROOT + "/purge", content=body, headers=headers)
     assert answer.status_code == 400
+
+
+async def test_form_that_is_broken_off_is_no_failure_of_ours(
+    make_runner: MakeRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client has left: nothing is done, and no traceback fills the log."""
+    stream = Stream(Dashboard(await make_runner()), "/purge")
+    stream.scope["method"] = "POST"
+    stream.scope["headers"].append((b"content-type", b"application/x-www-form-urlencoded"))
+    stream.gone.set()
+    await asyncio.wait_for(stream.task, 10)
+    assert stream.status == 400
+    assert not caplog.records
 
 
 async def test_actions_are_logged_with_who_did_them(

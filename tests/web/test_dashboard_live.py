@@ -57,6 +57,24 @@ async def test_list_shows_what_comes(make_runner: MakeRunner) -> None:
     await stream.leave()
 
 
+async def test_number_of_different_views_is_bounded(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each asks the journal again and again; more viewers of the same cost nothing."""
+    monkeypatch.setattr(_live, "WATCHES", 2)
+    dashboard = Dashboard(await make_runner())
+    streams = [Stream(dashboard, f"/live/list?text={text}") for text in ("a", "b", "a", "c")]
+    await until(lambda: all(stream.status for stream in streams))
+    assert [stream.status for stream in streams] == [200, 200, 200, 503]
+    await asyncio.wait_for(streams.pop().task, 10)
+    for stream in streams:
+        await stream.leave()
+    stream = Stream(dashboard, "/live/list?text=c")
+    await until(lambda: stream.status)
+    assert stream.status == 200
+    await stream.leave()
+
+
 async def test_client_that_has_the_state_gets_nothing_twice(make_runner: MakeRunner) -> None:
     """Whether it says so in the address or, after a lost connection, in the header; also to
     another process, and to one that was restarted."""

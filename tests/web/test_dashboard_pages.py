@@ -104,6 +104,91 @@ async def test_everything_shown_is_escaped(
             assert "alert(1)</script>" not in page.text
 
 
+async def test_half_a_surrogate_pair_hides_nothing(make_runner: MakeRunner) -> None:
+    """An error may name a file whose name is no Unicode text; the list must go on."""
+    runner = await make_runner()
+    other = await ended(runner, fine)
+    job = await ended(runner, broken, "no file 'a\udcff'")
+    async with visiting(Dashboard(runner)) as visitor:
+        for path in ("/list", f"/job/{job.id}"):
+            answer = await visitor.get(ROOT + path)
+            assert answer.status_code == 200
+            assert "a\\udcff" in answer.text
+        assert other.id in (await visitor.get(ROOT + "/list")).text
+
+
+@task(name="dashboard.huge")
+async def huge(*many: int) -> None:
+    current_job().progress(0.5, "m" * 1_000_000)
+    raise ValueError("e" * 1_000_000)
+
+
+async def test_pages_are_bounded(make_runner: MakeRunner) -> None:
+    """However much a task says; the end of a traceback is what tells most."""
+    runner = await make_runner()
+    job = await ended(runner, huge, *range(10_000))
+    async with visiting(Dashboard(runner)) as visitor:
+        page = (await visitor.get(f"{ROOT}/job/{job.id}")).text
+        assert len((await visitor.get(f"{ROOT}/list")).text) < 10_000
+    assert len(page) < 200_000
+    assert "And 9,900 more." in page
+    assert "more characters)" in page
+    assert "characters before) …eee" in page
+
+
+async def test_message_of_a_running_job_is_bounded(make_runner: MakeRunner) -> None:
+    """Its page is made anew with each progress."""
+    runner = await make_runner()
+    told = asyncio.Event()
+    job = await runner.add_task(tells_much, told)
+    async with visiting(Dashboard(runner)) as visitor:
+        await told.wait()
+        assert len((await visitor.get(f"{ROOT}/job/{job.id}")).text) < 10_000
+    await runner.cancel(job.id)
+
+
+@task(name="dashboard.tells_much")
+async def tells_much(told: asyncio.Event) -> None:
+    current_job().progress(0.5, "m" * 1_000_000)
+    told.set()
+    await asyncio.Event().wait()
+
+
+WORDS = ["a\u00a0b", "\u0645\u06cc\u200c\u062e", "👩\u200d👩\u200d👧", "a\u3000b", "x" * 900]
+
+
+@pytest.mark.parametrize("name", WORDS)
+async def test_task_of_any_name_can_be_looked_for(
+    make_runner: MakeRunner, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Joiners and spaces of all kinds are text, and forge no line of the log."""
+    runner = await make_runner()
+    job = await ended(runner, task(name=name)(broken.func))
+    async with visiting(Dashboard(runner)) as visitor:
+        for query in (f"task={quote(name)}", f"text={quote(name[:200])}"):
+            assert job.id in (await visitor.get(f"{ROOT}/list?{query}")).text
+        answer = await confirm(visitor, f"/retry-failed?task={quote(name)}", task=name)
+        assert answer.headers["location"] == "./?done=retry-failed&n=1"
+    lines = [one for one in caplog.messages if one.startswith("dashboard: retry of all")]
+    assert lines
+    assert all(line.isprintable() for line in lines)
+    await runner.drain(10)
+
+
+@pytest.mark.parametrize("path", ["/a%2Fb", "/job/a%2f..%2fb", "/%2f%2f%2f"])
+async def test_error_page_finds_its_files_from_an_encoded_path(
+    make_runner: MakeRunner, path: str
+) -> None:
+    """W1: and never those of somebody else above the dashboard."""
+    async with visiting(Dashboard(await make_runner())) as visitor:
+        answer = await visitor.get(ROOT + path)
+    assert answer.status_code == 404
+    links = re.findall(r'(?:src|href)="([^"#]+)"', answer.text)
+    assert links
+    for link in links:
+        assert urljoin(f"http://localhost{ROOT}{path}", link).startswith(f"http://localhost{ROOT}/")
+
+
 async def test_job_page_shows_all_of_it(make_runner: MakeRunner, tmp_path: Path) -> None:
     """W1: arguments, attempts, traceback, result, log, request; redacted ones stay hidden."""
     runner = await make_runner(journal=tmp_path / "jobs.db")
@@ -221,7 +306,7 @@ async def test_name_of_the_mount_cannot_forge_headers(make_runner: MakeRunner, n
         ("GET", "/list?after=%27--", 400),
         ("GET", "/list?text=%00", 400),
         ("GET", "/list?text=" + "x" * 201, 400),
-        ("GET", "/list?task=" + "x" * 501, 400),
+        ("GET", "/list?task=" + "x" * 1001, 400),
         ("GET", "/live/list?status=odd", 400),
         ("GET", "/?seconds=1", 400),
         ("GET", "/?seconds=-3600", 400),
