@@ -121,12 +121,17 @@ class Showing:
 
     def _parts(self, window: Window) -> list[Part]:
         """Return the jobs of a window that are in no journal."""
-        samples: dict[int, list[Sample]] = {}
-        for record in (*self._registry.finished, *self._unfinished()):
-            bucket = window.bucket_of(record.queued_at) if record.kept is None else None
-            if bucket is not None:
-                samples.setdefault(bucket, []).append(_sample_of(record))
-        return [Part(bucket, some) for bucket, some in samples.items()]
+        near = self._unfinished()
+        weight = max(1.0, len(self._registry.unfinished) / max(1, len(near)))
+        parts: list[Part] = []
+        for records, each in ((tuple(self._registry.finished), 1.0), (near, weight)):
+            samples: dict[int, list[Sample]] = {}
+            for record in records:
+                bucket = window.bucket_of(record.queued_at) if record.kept is None else None
+                if bucket is not None:
+                    samples.setdefault(bucket, []).append(_sample_of(record))
+            parts += [Part(bucket, some, each) for bucket, some in samples.items()]
+        return parts
 
     def _unfinished(self) -> list[JobRecord]:
         """Return the oldest and the newest unfinished jobs."""

@@ -94,7 +94,7 @@ def look_at(path: str) -> int:
     Raises:
         Problem: There is no journal there that can be read.
     """
-    _need_file(path)
+    need_file(path)
     try:
         with contextlib.closing(connect(path)) as connection:
             return version_of(connection, path)
@@ -134,7 +134,7 @@ def explain(path: str, error: sqlite3.Error) -> str:
     )
 
 
-def _need_file(path: str) -> None:
+def need_file(path: str) -> None:
     """Raise where there is no file that this process may read."""
     try:
         is_file = stat.S_ISREG(os.stat(path).st_mode)

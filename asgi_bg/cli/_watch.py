@@ -20,6 +20,7 @@ from asgi_bg.cli._exits import INTERRUPTED, TERMINATED
 from asgi_bg.cli._finding import complete_task
 from asgi_bg.cli._following import Follower
 from asgi_bg.cli._listing import progress_of, standing, standing_text
+from asgi_bg.cli._opening import need_file
 from asgi_bg.cli._session import Session, as_json, now
 from asgi_bg.cli._situation import count_words, percentile_words, process_words, rate_words
 from asgi_bg.cli._words import age, duration, shown, span
@@ -44,6 +45,7 @@ def watch_jobs(
     """Watch the jobs until Ctrl-C: live in a terminal, else a line for every change."""
     desk = session.desk
     with _until_signal() as end:
+        end.journal = session.path
         if session.is_terminal and not (session.settings.is_json or session.out.is_dumb_terminal):
             _show_live(session, task, interval, end)
         else:
@@ -58,10 +60,12 @@ class _End:
 
     Attributes:
         code: The exit code.
+        journal: The path of the journal, without which there is nothing to look at.
     """
 
     def __init__(self) -> None:
         self.code = INTERRUPTED
+        self.journal = ""
         self._event = threading.Event()
 
     def hear(self, number: int, _: Any) -> None:
@@ -70,9 +74,14 @@ class _End:
         self._event.set()
 
     def repeat(self, look: Callable[[], None], interval: float) -> None:
-        """Look again and again, with pauses."""
+        """Look again and again, with pauses.
+
+        Raises:
+            Problem: The journal is there no more.
+        """
         while not self._event.is_set():
             begun = time.monotonic()
+            need_file(self.journal)
             look()
             took = time.monotonic() - begun
             self._event.wait(max(interval - took, SHARE * took))

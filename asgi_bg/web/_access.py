@@ -88,7 +88,8 @@ class Access:
 def is_from_loopback(request: Request) -> bool:
     """Whether a request comes straight from this machine, for a name of this machine.
 
-    Not if a proxy stands between, as then everybody comes from the proxy's address; and not if
+    Not if a proxy stands between, as then everybody comes from the proxy's address. One that adds
+    no header may be known by its HTTP/1.0, which no browser speaks. And not if
     the page was opened by another name, which a stranger's domain may have been given to reach
     this address by way of the browser (DNS rebinding).
     """
@@ -96,6 +97,7 @@ def is_from_loopback(request: Request) -> bool:
     return (
         client is not None
         and _is_loopback(client.host)
+        and request.scope.get("http_version") != "1.0"
         and not any(
             name in _FORWARDING or name.startswith("x-forwarded-") for name in request.headers
         )

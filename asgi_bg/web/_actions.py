@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from asgi_bg._job import JobInfo
 from asgi_bg._runner import Runner
 from asgi_bg.web import _query
+from asgi_bg.web._access import named
 from asgi_bg.web._render import Rendering
 from asgi_bg.web._tokens import give_token, is_own, token_of
 
@@ -55,7 +56,7 @@ class Actions:
             return self._ask(request, "retry-failed", fields={"task": task})
         form = await self._checked(request)
         task = _query.text_of(form, "task", _query.NAME_LIMIT)
-        of = f"of task {task}" if task else "of all tasks"
+        of = f"of task {named(task)}" if task else "of all tasks"
         return await self._many(
             request,
             "retry-failed",

@@ -152,7 +152,13 @@ def times(
         return round(LEFT + (number + 0.5) * width, 1), round(_FLOOR - share * _INNER_HEIGHT, 1)
 
     lines = tuple(
-        _line(kind, [one and place(n, getattr(one, kind)) for n, one in enumerate(found)])
+        _line(
+            kind,
+            [
+                None if one is None else place(number, getattr(one, kind))
+                for number, one in enumerate(found)
+            ],
+        )
         for kind in QUANTILES
     )
     return Chart((), lines, _decade_ticks(low, high), _time_ticks(buckets), columns, table)

@@ -84,6 +84,16 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[:limit]}… ({len(text) - limit:,} more characters)"
 
 
+def ending(text: str, limit: int) -> str:
+    """Return the text, or its end with a note of what is missing.
+
+    For tracebacks, whose end says what has happened.
+    """
+    if len(text) <= limit:
+        return text
+    return f"({len(text) - limit:,} characters before) …{text[-limit:]}"
+
+
 def pretty(text: str) -> str:
     """Return JSON text with line breaks, if it is long; anything else as it is."""
     if len(text) < 60 or text[:1] not in "{[":

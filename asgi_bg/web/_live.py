@@ -25,6 +25,9 @@ HEARTBEAT = 15.0
 TICK = 0.5
 """How many seconds lie between two looks whether the server is about to end."""
 
+WATCHES = 100
+"""How many different panels are looked at, at most; each search for another text is one."""
+
 REST = 4
 """How many times as long as a look took there is a rest after it, at least."""
 
@@ -102,12 +105,15 @@ class Watches:
     def __init__(self) -> None:
         self._watches: dict[tuple[object, ...], Watch] = {}
 
+    def has_room_for(self, panel: Panel) -> bool:
+        """Whether one more viewer of a panel can join."""
+        return len(self._watches) < WATCHES or _key_of(panel) in self._watches
+
     def join(self, panel: Panel) -> Watch:
         """Return what looks at a panel, for one more viewer; `leave` it in the end."""
-        # An event loop's tasks are nothing for another one, and those that ended for nobody.
-        key = (asyncio.get_running_loop(), *panel.key)
+        key = _key_of(panel)
         watch = self._watches.get(key)
-        if watch is None or watch.task.done():
+        if watch is None or watch.task.done():  # one that ended is nothing for anybody
             watch = self._watches[key] = Watch(panel)
         watch.viewers += 1
         return watch
@@ -118,6 +124,11 @@ class Watches:
         if not watch.viewers:
             watch.task.cancel()
             self._watches = {key: one for key, one in self._watches.items() if one is not watch}
+
+
+def _key_of(panel: Panel) -> tuple[object, ...]:
+    # An event loop's tasks are nothing for another one.
+    return (asyncio.get_running_loop(), *panel.key)
 
 
 class EventStream(Response):

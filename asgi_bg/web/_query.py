@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from asgi_bg._job import JobInfo, JobStatus
 
@@ -27,11 +27,12 @@ AGES = {
 """How old the jobs of a purge can be at least, in seconds, and in words."""
 
 TEXT_LIMIT = 200
-NAME_LIMIT = 500
-FORM_LIMIT = 10_000
+NAME_LIMIT = 1_000
+FORM_LIMIT = 20_000
 """How many bytes a form may have; ours have some hundred."""
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DIGEST = re.compile(r"[0-9a-f]{1,64}")
 
 
@@ -95,9 +96,12 @@ def status_of(word: str) -> JobStatus | None:
 
 
 def text_of(query: QueryParams | dict[str, str], name: str, limit: int) -> str:
-    """Return a text parameter; an empty one where it is missing."""
+    """Return a text parameter; an empty one where it is missing.
+
+    Spaces of other kinds, and the joiners within emoji and Persian words, are text as any other.
+    """
     text = query.get(name, "")
-    if len(text) > limit or not text.isprintable():
+    if len(text) > limit or _CONTROL.search(text):
         raise BadQuery
     return text
 
@@ -129,17 +133,17 @@ async def form_of(request: Request) -> dict[str, str]:
     """Return the fields of a form that a request carries.
 
     Raises:
-        BadQuery: It is no form, or too long.
+        BadQuery: It is no form, too long, or broken off.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise BadQuery
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > FORM_LIMIT:
-            raise BadQuery
     try:
+        async for part in request.stream():
+            body += part
+            if len(body) > FORM_LIMIT:
+                raise BadQuery
         return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=20))
-    except ValueError:
+    except (ValueError, ClientDisconnect):
         raise BadQuery from None

@@ -68,6 +68,7 @@ def _environment(version: str) -> Environment:
         value=_format.value,
         pretty=_format.pretty,
         shortened=_format.shortened,
+        ending=_format.ending,
     )
     known: dict[str, Any] = made.globals
     known.update(
@@ -100,7 +101,9 @@ class Rendering:
 
     def text(self, template: str, **values: Any) -> str:
         """Return what a template makes of values; everything in them is escaped."""
-        return self._environment.get_template(template).render(values)
+        text = self._environment.get_template(template).render(values)
+        # Half a surrogate pair, as file names in errors have, is no reason to show nothing.
+        return text.encode(errors="backslashreplace").decode()
 
     def page(self, template: str, depth: int = 0, code: int = 200, **values: Any) -> Response:
         """Return a page.

@@ -120,7 +120,9 @@ class Dashboard:
 
     def _error(self, scope: Scope, status: int, exc: Exception) -> Response:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        depth = max(0, path.count("/") - 1)
+        # For a browser an encoded slash begins no folder, and too many "../" lead out of here.
+        encoded = (scope.get("raw_path") or b"").lower().count(b"%2f")
+        depth = max(0, path.count("/") - encoded - 1)
         response = self._rendering.page("error.html", depth, status, status=status)
         if isinstance(exc, HTTPException) and exc.headers:
             response.headers.update(exc.headers)
@@ -165,6 +167,8 @@ class Dashboard:
         return self._stream(request, JobPanel(self._runner, self._rendering, job))
 
     def _stream(self, request: Request, panel: Panel) -> Response:
+        if not self._watches.has_room_for(panel):
+            raise HTTPException(503, headers={"retry-after": "10"})
         told = request.headers.get("last-event-id") or request.query_params.get("state", "")
         return EventStream(self._watches, panel, digest_of(told))
 
