@@ -679,7 +679,7 @@ async def test_cancel_inside_an_ordered_lane_lets_the_next_run(make_runner: Any)
     await runner.add_task(queue)
     go.set()
     await blocker.result(5)
-    await until(lambda: jobs)
+    await until(lambda: len(jobs) == 3)
     await runner.cancel(jobs[1].id)
     await runner.drain(5)
     assert "c" in log
