@@ -130,8 +130,10 @@ class Archive:
 
     async def search(self, search: Callable[[], JobPage]) -> JobPage:
         """Return what a search finds that this process does not know better about."""
+        # Those of now: one that is claimed meanwhile would else be in neither answer.
+        held = set(self._held)
         page: JobPage = await self.ask(search)
-        jobs = tuple(job for job in page.jobs if job.id not in self._held)
+        jobs = tuple(job for job in page.jobs if job.id not in held)
         return JobPage(jobs, page.next, page.is_cut)
 
     async def _ask_engine(self, id: str) -> JobInfo | None:
@@ -217,11 +219,12 @@ class Archive:
     ) -> list[JobInfo]:
         """Return the newest jobs that this process does not know better about."""
         found: list[JobInfo] = []
+        held = set(self._held)  # as in `search`
         while True:
             rows: list[JobRow] = await self.ask(
                 partial(self.journal.find, status, task, after, limit)
             )
-            found += [info_of(row) for row in rows if row.id not in self._held]
+            found += [info_of(row) for row in rows if row.id not in held]
             if len(rows) < limit or len(found) >= limit:
                 return found[:limit]
             after = rows[-1].id

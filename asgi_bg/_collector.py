@@ -136,8 +136,9 @@ class BackgroundTasks:
         task.check_call(args, kwargs)
         if self._sealed:
             raise self._refusal(task)
-        if self.source is None and self.listener is not None:
-            self.source = self.listener.request()
+        listener = self.listener  # which another thread may take away at any moment
+        if self.source is None and listener is not None:
+            self.source = listener.request()
         job, record = self._queue.admit(task, args, kwargs, self.source)
         if record is None:
             return job

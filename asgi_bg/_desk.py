@@ -23,7 +23,7 @@ from asgi_bg._overview import (
     weigh,
     window_until_now,
 )
-from asgi_bg._record import JobRecord
+from asgi_bg._record import PAST_LIMIT, JobRecord
 from asgi_bg._rows import info_of, options_in
 from asgi_bg._task import declared_task
 from asgi_bg._views import (
@@ -45,7 +45,9 @@ PURGED = 500
 LISTED = 100
 """How many failed jobs are looked up at a time to be retried."""
 
-UNKNOWN = "its process died, or was stopped, during it"
+UNKNOWN = "how it ended is not known; its process may have died during it"
+
+ELSEWHERE = "how it ended is not known; an engine ran it"
 
 
 class Desk:
@@ -229,6 +231,7 @@ def details_of_record(record: JobRecord) -> JobDetails:
 
 def attempts_of(job: JobInfo, past: Sequence[PastAttempt]) -> tuple[AttemptInfo, ...]:
     """Return the attempts of a job, with those of which nobody could tell the end."""
+    unknown = UNKNOWN if job.handed_over_at is None else ELSEWHERE
     told = [
         AttemptInfo(
             number=one.number,
@@ -239,7 +242,10 @@ def attempts_of(job: JobInfo, past: Sequence[PastAttempt]) -> tuple[AttemptInfo,
         )
         for one in past
     ]
-    is_told = job.status is JobStatus.queued and bool(past) and past[-1].number == job.attempt
+    # One that was kept is told already: its job waits, or was cancelled while it did.
+    is_told = bool(told) and told[-1].number == job.attempt
+    if is_told and job.started_at not in (None, told[-1].started_at):
+        is_told = False  # that one was before a retry by hand
     if job.attempt and not is_told:
         told.append(
             AttemptInfo(
@@ -251,13 +257,14 @@ def attempts_of(job: JobInfo, past: Sequence[PastAttempt]) -> tuple[AttemptInfo,
             )
         )
     attempts: list[AttemptInfo] = []
-    former = 0
+    # Of a list that is full, those before it were left out.
+    former = past[0].number - 1 if len(past) >= PAST_LIMIT else 0
     for one in told:
         # A number that is no higher begins the count anew: the job was retried by hand.
         first = former + 1 if one.number > former else 1
         attempts += [
             AttemptInfo(
-                number=number, started_at=None, finished_at=None, error=UNKNOWN, traceback=None
+                number=number, started_at=None, finished_at=None, error=unknown, traceback=None
             )
             for number in range(first, one.number)
         ]

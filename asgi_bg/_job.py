@@ -110,6 +110,15 @@ class PastAttempt(msgspec.Struct, frozen=True, array_like=True):
     error: str | None
     traceback: str | None
 
+    def is_it(self, number: int, started_at: float | None) -> bool:
+        """Whether it is the attempt of that number, and not one before a retry by hand.
+
+        Args:
+            number: Which one it would be.
+            started_at: When that began; None where it is not known (any more).
+        """
+        return number == self.number and started_at in (None, self.started_at)
+
 
 # How an attempt ended: one of these five values, read in one place, `_scheduler`.
 

@@ -160,6 +160,8 @@ def difference(options: Options, declared: Options) -> dict[str, object]:
 def apply(declared: Options, changes: dict[str, object], priority: int) -> Options:
     """Return the options of a job that was kept.
 
+    Hidden are the arguments that the task names now, and those that it named then (J10).
+
     Raises:
         TypeError, ValueError: They do not fit (any more).
     """
@@ -167,6 +169,8 @@ def apply(declared: Options, changes: dict[str, object], priority: int) -> Optio
     if unknown:
         raise ValueError(f"unknown option {sorted(unknown)[0]!r}")
     values: dict[str, Any] = {key: as_tuple(key, value) for key, value in changes.items()}
+    if "redact" in values and declared.redact:
+        values["redact"] = tuple(dict.fromkeys((*declared.redact, *values["redact"])))
     return msgspec.structs.replace(declared, **values, priority=priority)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import msgspec
 
 from asgi_bg._types import Scope
+
+logger = logging.getLogger("asgi_bg")
 
 TEXT_LIMIT = 500
 """To how many characters a path or a request's id is shortened."""
@@ -46,6 +49,22 @@ class Tracing:
     current: ClassVar[Callable[..., str | None] | None] = None
 
 
+def current_trace() -> str | None:
+    """Return the trace context of the code that runs, or None.
+
+    Somebody else's code tells it, and no job is lost because that fails.
+    """
+    current = Tracing.current
+    if current is None:
+        return None
+    try:
+        trace = current()
+    except Exception:
+        logger.exception("the trace context of a new job cannot be told, and is left out")
+        return None
+    return trace if isinstance(trace, str) else None
+
+
 class Request:
     """What a collector knows of its request, read only if somebody wants to know.
 
@@ -56,8 +75,8 @@ class Request:
     __slots__ = ("_headers", "_method", "_path", "_plain")
 
     def __init__(self, scope: Scope) -> None:
-        self._method: str = scope.get("method", "WEBSOCKET")
-        self._path: str = scope.get("path", "")
+        self._method: object = scope.get("method", "WEBSOCKET")
+        self._path: object = scope.get("path", "")
         self._headers: Iterable[tuple[bytes, bytes]] = scope.get("headers", ())
         self._plain: Origin | None = None
 
@@ -74,16 +93,23 @@ class Request:
 
     def _read(self) -> Origin:
         request_id = trace = None
-        for name, value in self._headers:
+        for name, value in self._headers or ():
             if name == b"traceparent":
                 trace = _text(value)
             elif name in _REQUEST_IDS and request_id is None:
                 request_id = _text(value)
-        return Origin(self._method[:TEXT_LIMIT], self._path[:TEXT_LIMIT], request_id, trace)
+        return Origin(_text(self._method), _text(self._path), request_id, trace)
 
 
-def _text(value: bytes) -> str:
-    return bytes(value[:TEXT_LIMIT]).decode("latin-1")
+def _text(value: object) -> str | None:
+    """Return what a scope says as text that can be kept; None for what the ASGI spec forbids.
+
+    Scopes come from anywhere, and no response fails for what is only shown.
+    """
+    if isinstance(value, str):
+        # Some servers leave bytes that are no UTF-8 as halves of surrogate pairs.
+        return value[:TEXT_LIMIT].encode("utf-8", "backslashreplace").decode()
+    return bytes(value[:TEXT_LIMIT]).decode("latin-1") if isinstance(value, bytes) else None
 
 
 _encode = msgspec.json.Encoder().encode

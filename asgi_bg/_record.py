@@ -27,7 +27,7 @@ from asgi_bg._job import (
     as_instant,
     running,
 )
-from asgi_bg._origin import Origin, Request, Tracing
+from asgi_bg._origin import Origin, Request, Tracing, current_trace
 from asgi_bg._task import Task
 from asgi_bg.exceptions import JobFailed
 
@@ -257,7 +257,7 @@ class JobRecord(Job):
         self.kept: Kept | None = None
         self.brought: asyncio.Future[float | None] | None = None
         self.source: Request | Origin | None = source
-        self.trace: str | None = None if Tracing.current is None else Tracing.current()
+        self.trace: str | None = None if Tracing.current is None else current_trace()
         self.past: list[PastAttempt] | None = None
         self._id: str | None = None
 
@@ -388,7 +388,8 @@ class JobRecord(Job):
         """Keep an attempt that is over, as another one follows."""
         if traceback is not None:
             traceback = traceback[-PAST_TRACEBACK:]
-        over = PastAttempt(self.attempt, self.started_at, time.time(), error, traceback)
+        end = time.time() if self.finished_at is None else self.finished_at
+        over = PastAttempt(self.attempt, self.started_at, end, error, traceback)
         self.past = [*(self.past or ())[1 - PAST_LIMIT :], over]
 
     def fail(self, failure: Failed) -> None:
@@ -420,7 +421,8 @@ class JobRecord(Job):
 
     def reopen(self) -> None:
         """Make a job that has ended a queued one again, with all its attempts ahead."""
-        if self.attempt:
+        is_kept = self.past is not None and self.past[-1].is_it(self.attempt, self.started_at)
+        if self.attempt and not is_kept:  # as it is where it was cancelled before the next one
             self.remember(self.error, self.traceback)
         self.status = _QUEUED
         self.attempt = self.turn = 0

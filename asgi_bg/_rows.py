@@ -285,7 +285,7 @@ def success_of(record: JobRecord, value: Any, at: float, limit: int) -> Mark:
             written down, the log tells, and it is not kept.
     """
     text = _text_of(record, value, limit)
-    if record.logs is None and record.fraction is None and not record.message:
+    if not (record.logs or record.past or record.message) and record.fraction is None:
         return Success(record.id, record.attempt, record.started_at, at, text)
     return msgspec.structs.replace(
         standing_of(record, is_held=False),

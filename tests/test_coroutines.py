@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 import time
 import weakref
 from collections.abc import Generator
@@ -182,9 +183,11 @@ def test_loop_that_ends_under_running_jobs_leaves_no_complaint(
 
     gone = asyncio.run(main())
     assert sorted(cleaned) == ["just begun", "waiting"]
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
+    if sys.version_info < (3, 11):
+        return  # such jobs count as failed there, and what they failed with holds their frames
     deadline = time.monotonic() + 10
     while gone() is not None:  # the watchdog lets go when it next looks
         gc.collect()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert [record.message for record in caplog.records if record.name == "asyncio"] == []

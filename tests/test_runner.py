@@ -178,7 +178,9 @@ async def test_async_job_that_cancels_its_own_task_harms_no_other(make_runner: A
             await runner.add_task(innocent, 0.01),
         ]
         await runner.drain(5)
-        assert (await jobs[0].info()).status == "cancelled"
+        # Python 3.10 does not tell who has raised the error.
+        told = "cancelled" if sys.version_info >= (3, 11) else "failed"
+        assert (await jobs[0].info()).status == told
         assert [await job.result(5) for job in jobs[1:]] == ["returned", *["innocent"] * 3]
 
 

@@ -121,7 +121,7 @@ class _Carrier(Coroutine[Any, None, None]):
         """Whether it can carry a job; not if somebody has cancelled its task."""
         if self._is_waiting:
             return not self._parked.done()  # what cancelling a waiting task does at once
-        return not (self.task.done() or (sys.version_info >= (3, 11) and self.task.cancelling()))
+        return not (self.task.done() or _is_to_be_cancelled(self.task))
 
     def first_step(self, record: JobRecord, call: Call) -> Outcome | None:
         """Begin a job, in its context and with this as the current task; None if it waits."""
@@ -205,6 +205,15 @@ def go_on_with(value: Any) -> Callable[[JobRecord], Awaitable[Any]]:
         return work
 
     return call
+
+
+def _is_to_be_cancelled(task: asyncio.Task[None]) -> bool:
+    """Whether somebody has called ``cancel()`` on a task that has not heard of it yet."""
+    if sys.version_info >= (3, 11):
+        return task.cancelling() > 0
+    # Python 3.10 has no other way to tell.
+    must_cancel: bool = task._must_cancel  # noqa: SLF001
+    return must_cancel
 
 
 def _as_coroutine(work: Any) -> Coroutine[Any, Any, Any]:

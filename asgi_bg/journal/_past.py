@@ -22,8 +22,10 @@ def past_in(row: JobRow) -> list[PastAttempt]:
 
 def past_with_last(row: JobRow) -> str | None:
     """Return them and the last one, of a job that is queued anew, as JSON text."""
-    if not row.attempt:
+    past = past_in(row)
+    is_kept = bool(past) and past[-1].is_it(row.attempt, row.started_at)
+    if not row.attempt or is_kept:  # as it is where it was cancelled before the next one
         return row.past
     traceback = None if row.traceback is None else row.traceback[-PAST_TRACEBACK:]
     last = PastAttempt(row.attempt, row.started_at, row.finished_at, row.error, traceback)
-    return text_of([*past_in(row)[1 - PAST_LIMIT :], last])
+    return text_of([*past[1 - PAST_LIMIT :], last])

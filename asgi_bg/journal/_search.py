@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from asgi_bg._job import JobStatus
+from asgi_bg.journal._text import stored
 from asgi_bg.journal.queries import query
 
 PIECE = 5_000
@@ -36,7 +37,7 @@ def look_for(
     values: dict[str, object] = {
         "status": status,
         "task": task,
-        "like": None if text is None else f"%{_escaped(text)}%",
+        "like": None if text is None else f"%{_escaped(stored(text))}%",
         "after": after,
     }
     found: list[tuple[Any, ...]] = []

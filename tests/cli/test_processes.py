@@ -204,3 +204,20 @@ def test_missing_extra_is_named(tmp_path: Path) -> None:
         "asgi-bg: the command asgi-bg needs typer and rich; install them with: "
         "pip install 'asgi_bg[cli]'"
     )
+
+
+def test_ctrl_c_while_it_loads_ends_quietly() -> None:
+    """Code 130, and no traceback of imports."""
+    program = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "import asgi_bg.__main__\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
