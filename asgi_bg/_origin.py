@@ -107,6 +107,8 @@ def _text(value: object) -> str | None:
     Scopes come from anywhere, and no response fails for what is only shown.
     """
     if isinstance(value, str):
+        if value.isascii():  # nearly all, and cheaper
+            return value[:TEXT_LIMIT]
         # Some servers leave bytes that are no UTF-8 as halves of surrogate pairs.
         return value[:TEXT_LIMIT].encode("utf-8", "backslashreplace").decode()
     return bytes(value[:TEXT_LIMIT]).decode("latin-1") if isinstance(value, bytes) else None

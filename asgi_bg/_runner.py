@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+LONGEST = 10 * 365 * 86_400.0
+"""How many seconds an overview goes back at most."""
+
 DRAIN_INTERVAL = 0.02
 """How many seconds lie between two looks whether the journal has been drained."""
 
@@ -501,9 +504,11 @@ class Runner:
             buckets: Into how many stretches of time that is cut.
 
         Raises:
-            ValueError: One of them is not above 0.
+            ValueError: One of them is not above 0, or the time is over ten years.
         """
         check_seconds("seconds", seconds, zero=False)
+        if seconds > LONGEST:
+            raise ValueError(f"seconds must be ten years ({LONGEST:.0f}) or less, got {seconds!r}")
         check_count("buckets", buckets, least=1)
         return await self._showing.overview(seconds, buckets)
 

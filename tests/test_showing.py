@@ -556,3 +556,28 @@ def test_percentiles(values: Any, expected: Any) -> None:
     if expected is not None:
         assert found is not None
         assert (found.p50, found.p95, found.p99) == expected
+
+
+async def test_odd_questions_are_answered(tmp_path: Path) -> None:
+    """A text that is too long finds nothing, and an overview has a longest time."""
+    async with Runner(journal=tmp_path / "jobs.db") as runner:
+        assert (await runner.search(text="x" * 100_000)).jobs == ()
+        with pytest.raises(ValueError, match="ten years"):
+            await runner.overview(1e13)
+
+
+async def test_a_sealed_job_is_listed_and_retried_without_its_key(tmp_path: Path) -> None:
+    """J10: it spoils no listing and no retry of others, and is whole when the key is back."""
+    pytest.importorskip("cryptography")
+    journal = SQLiteJournal(tmp_path / "jobs.db", keys=[b"k" * 32])
+    async with Runner(journal=journal) as runner:
+        job = await runner.add_task(flaky)
+        await runner.drain(DEADLINE)
+    desk = Desk(SQLiteJournal(tmp_path / "jobs.db"))
+    [shown] = desk.search().jobs
+    assert (shown.id, shown.error) == (job.id, None)
+    assert list(desk.retry_failed()) == [1]
+    async with Runner(journal=journal) as runner:
+        await runner.drain(DEADLINE)
+        attempts = (await runner.details(job.id)).attempts
+        assert [attempt.number for attempt in attempts][-3:] == [1, 2, 3]

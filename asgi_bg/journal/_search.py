@@ -10,6 +10,9 @@ from asgi_bg._job import JobStatus
 from asgi_bg.journal._text import stored
 from asgi_bg.journal.queries import query
 
+TEXT_LIMIT = 1_000
+"""How many characters of a text are looked for; SQLite takes no pattern of over 50,000."""
+
 PIECE = 5_000
 """How many jobs are looked at, at most, between two looks at the clock."""
 
@@ -31,13 +34,13 @@ def look_for(
 ) -> tuple[list[tuple[Any, ...]], str | None]:
     """Return the rows of jobs, the newest first, and where to go on; see `Journal.search`."""
     end = time.monotonic() + seconds
-    name = _way_to(connection, status)
+    way = query(_way_to(connection, status))
     # Most that are looked at are wanted, or few are: the pieces grow until that is known.
     size = min(PIECE, 2 * limit)
     values: dict[str, object] = {
         "status": status,
         "task": task,
-        "like": None if text is None else f"%{_escaped(stored(text))}%",
+        "like": None if text is None else f"%{_escaped(stored(text[:TEXT_LIMIT]))}%",
         "after": after,
     }
     found: list[tuple[Any, ...]] = []
@@ -45,11 +48,12 @@ def look_for(
     while True:
         missing = limit - len(found)
         values |= {"limit": missing, "piece": size}
-        piece = connection.execute(query(name), values).fetchall()
+        piece = connection.execute(query("search").format(piece=way), values).fetchall()
         found += piece
         if len(piece) == missing:
             return found, found[-1][0]
-        last, count = connection.execute(query(f"{name}_end"), values).fetchone()
+        end_of_piece = query("search_end").format(piece=way)
+        last, count = connection.execute(end_of_piece, values).fetchone()
         if count < size:
             return found, None
         values["after"] = last
@@ -59,16 +63,16 @@ def look_for(
 
 
 def _way_to(connection: sqlite3.Connection, status: str | None) -> str:
-    """Return by which statement jobs that stand so are found with the fewest looks."""
+    """Return by which query jobs that stand so are found with the fewest looks."""
     if status is None:
-        return "search_any"
+        return "piece_any"
     if JobStatus(status).is_final:
-        return "search_ended"
+        return "piece_ended"
     if status == JobStatus.running:
-        return "search_held"
+        return "piece_held"
     queued, running, *_ = connection.execute(query("counts")).fetchone()
     _, handed_over = connection.execute(query("some"), {"limit": FEW}).fetchone()
-    return "search_unfinished" if queued + running + handed_over <= FEW else "search_any"
+    return "piece_unfinished" if queued + running + handed_over <= FEW else "piece_any"
 
 
 def find_oldest(connection: sqlite3.Connection, owner: int | None) -> float | None:

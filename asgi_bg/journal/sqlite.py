@@ -420,8 +420,9 @@ class SQLiteJournal:
         values = connection.execute(query("get"), {"id": id}).fetchone()
         if values is None:
             return False
-        row = self._row(values)
-        past = self._sealer.seal(past_with_last(row))
+        row = self._shown(values)
+        # What no key opens stays as it is: the job can be tried again when the key is there.
+        past = values[-1] if row.call == SEALED else self._sealer.seal(past_with_last(row))
         return connection.execute(query("retry"), {"id": row.id, "past": past}).rowcount > 0
 
     def purge(self, status: str | None, before: float, limit: int) -> int:
