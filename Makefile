@@ -88,4 +88,4 @@ wheel: $(VENV)/.installed
 	$(BIN)/check-wheel-contents dist/*.whl
 
 clean:
-	rm -rf docs/_build $(VENV) .venv-bench .venv-wheel build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf docs/_build $(VENV) .venv-newest .venv-oldest .venv-bench .venv-wheel build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

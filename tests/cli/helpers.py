@@ -136,10 +136,11 @@ def call(*args: str, env: dict[str, str] | None = None, input: str | None = None
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a process that calls the command."""
+    own = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"}
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("ASGI_BG") and name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
+        if not name.startswith("ASGI_BG") and name not in own
     }
     return {**kept, "PYTHONPATH": str(ROOT), "TZ": "UTC", **more}
 

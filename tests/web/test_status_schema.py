@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis.strategies import integers
 
 from asgi_bg import Runner, current_job
@@ -92,6 +92,8 @@ def test_answers_are_those_of_the_document(site: Site, path: str, mode: str) -> 
     @given(case=cases, number=integers(0, 2))
     @settings(max_examples=200, suppress_health_check=list(HealthCheck))
     def ask(case: Any, number: int) -> None:
+        # A newline leads to no mount of Starlette's, and so not to the app.
+        assume("\n" not in str((case.path_parameters or {}).get("id")))
         excluded = []
         if number < len(site.ids) and "id" in (case.path_parameters or {}):
             case.path_parameters["id"] = site.ids[number]
