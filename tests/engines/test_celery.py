@@ -1191,7 +1191,8 @@ async def test_cancel_without_a_result_backend(
     assert not await engine.cancel(busy[0].id)
     # Celery's pool of threads has been given it, and runs it whatever is revoked.
     assert await engine.cancel(waits.id) is (pool == "prefork")
-    assert not await engine.cancel(put_off.id)
+    # Whether a worker tells of one that waits for its time depends on Celery's version.
+    assert await engine.cancel(put_off.id) in (False, pool == "prefork")
     gate.touch()
     word = "Discarding revoked task:" if pool == "prefork" else "succeeded in"
     await until(lambda: _says(workers, word, waits.id), DEADLINE)
