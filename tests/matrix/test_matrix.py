@@ -34,7 +34,7 @@ CASES = [
 def runs(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Runs]:
-    """Run the cells that this session has asked for."""
+    """Run the cells that are asked for."""
     asked: dict[Pair, None] = {}
     for item in request.session.items:
         if isinstance(item, pytest.Function) and item.function is test_cell:
