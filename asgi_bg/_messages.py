@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from asgi_bg._record import JobRecord, forget_frames
+from asgi_bg._failures import forget_frames
+from asgi_bg._record import JobRecord
 
 logger = logging.getLogger("asgi_bg")
 

@@ -1,4 +1,4 @@
-"""A job as this process holds it: what is known of it, and the attempt under way."""
+"""A job as this process holds it, and what is known of it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import asyncio
 import contextlib
 import threading
 import time
-import traceback
 from collections import deque
 from contextvars import Context
-from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
+from asgi_bg._failures import describe_error
 from asgi_bg._ids import new_id
 from asgi_bg._job import (
     Cancelled,
-    CurrentJob,
     Failed,
     Interrupted,
     Job,
@@ -25,14 +22,10 @@ from asgi_bg._job import (
     LogLine,
     PastAttempt,
     as_instant,
-    running,
 )
 from asgi_bg._origin import Origin, Request, Tracing, current_trace
 from asgi_bg._task import Task
 from asgi_bg.exceptions import JobFailed
-
-LOGS_LIMIT = 100
-"""How many of a job's last log records are kept with it."""
 
 PAST_LIMIT = 20
 """How many of a job's attempts before the last one are kept with it."""
@@ -42,11 +35,9 @@ PAST_TRACEBACK = 4_000
 
 # Looking a member of an enum up takes longer than most of what is done with it here.
 _QUEUED = JobStatus.queued
-_RUNNING = JobStatus.running
 _SUCCEEDED = JobStatus.succeeded
 
 NO_KEYWORDS: dict[str, Any] = {}
-_OUR_DIRECTORY = str(Path(__file__).parent)
 
 
 class Home(Protocol):
@@ -350,29 +341,6 @@ class JobRecord(Job):
         """Whether it waits in a journal, and not in this process."""
         return self.kept is not None and self.kept.is_away
 
-    def begin(self) -> None:
-        """Note that an attempt's call begins now."""
-        if self.kept is not None:
-            self.home.begins(self)
-        self.status = _RUNNING
-        self.started_at = time.time()
-
-    def call(self) -> Any:
-        """Begin, and call the task's function."""
-        self.begin()
-        return self.go_on(self.run)
-
-    def go_on(self, run: int) -> Any:
-        """Call the task's function, with this as the running job of the context."""
-        running.set(Attempt(self, run))
-        self.announce(run)
-        return self.task.func(*self.args, **self.kwargs)
-
-    def announce(self, run: int) -> None:
-        """Tell of the begin, if anybody wants to know."""
-        if self.home.hears_begins or self.task.options.timeout is not None:
-            self.home.began(self, run)
-
     def own_context(self) -> Context:
         """Return a context for one attempt: that of its `add_task`, as it was then."""
         assert self.context is not None  # noqa: S101 - only a job that succeeded has none
@@ -432,74 +400,10 @@ class JobRecord(Job):
         self.message = ""
 
 
-class Attempt(CurrentJob):
-    """The current job, as seen from an attempt in this process."""
-
-    __slots__ = ("attempt", "record", "run")
-
-    def __init__(self, record: JobRecord, run: int) -> None:
-        self.record = record
-        self.attempt = record.attempt
-        self.run = run
-
-    @property
-    def id(self) -> str:  # type: ignore[override] # read-only, as everything here
-        return self.record.id
-
-    @property
-    def task_name(self) -> str:  # type: ignore[override]
-        return self.record.task_name
-
-    @property
-    def cancelled(self) -> bool:
-        return self.record.given_up >= self.run
-
-    def report(self, fraction: float, message: str) -> None:
-        if not self.cancelled:
-            self.record.fraction = fraction
-            self.record.message = message
-            self.record.home.progressed(self.record)
-
-    def keep(self, line: LogLine) -> None:
-        if self.record.logs is None:
-            self.record.logs = deque(maxlen=LOGS_LIMIT)
-        self.record.logs.append(line)
-
-
-def failure_of(exception: BaseException) -> Failed:
-    """Return an exception as an outcome, its traceback without our own first frames."""
-    frames: TracebackType | None = exception.__traceback__
-    while frames is not None and frames.tb_next is not None and _is_ours(frames):
-        frames = frames.tb_next
-    exception = exception.with_traceback(frames)
-    return Failed(exception, "".join(traceback.format_exception(exception)))
-
-
-def _is_ours(frames: TracebackType) -> bool:
-    return frames.tb_frame.f_code.co_filename.startswith(_OUR_DIRECTORY)
-
-
-def describe_error(exception: BaseException) -> str:
-    """Return an exception as one line, the way a traceback ends."""
-    name = type(exception).__qualname__
-    try:
-        text = str(exception).strip()
-    except Exception:
-        return f"{name}, whose words cannot be had"
-    return f"{name}: {text.splitlines()[0]}" if text else name
-
-
-def forget_frames(exception: BaseException) -> None:
-    """Let go of the frames of an exception and of those behind it, and of their variables."""
-    seen: set[int] = set()
-    behind: list[BaseException | None] = [exception]
-    while behind:
-        one = behind.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            behind += [one.__cause__, one.__context__]
-            # Not by assignment, which a frozen dataclass of an exception refuses.
-            one.with_traceback(None)
+def kept_of(record: JobRecord) -> Kept:
+    """Return what belongs to a record as one that is kept."""
+    assert record.kept is not None  # noqa: S101 - only such records come here
+    return record.kept
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

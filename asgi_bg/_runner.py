@@ -7,31 +7,34 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
-from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 
+from asgi_bg._changing import Changing
 from asgi_bg._collector import BackgroundTasks, collecting
-from asgi_bg._consumer import Consumer
 from asgi_bg._execution.threads import ThreadPool
 from asgi_bg._job import Job, JobInfo, JobStatus
-from asgi_bg._keeper import Keeper
-from asgi_bg._lane import Lane
 from asgi_bg._messages import log_unfinished
 from asgi_bg._options import check_count, check_seconds
 from asgi_bg._registry import Registry
-from asgi_bg._scheduler import Limits, Scheduler
+from asgi_bg._scheduling.lane import Lane
+from asgi_bg._scheduling.limits import Limits
+from asgi_bg._scheduling.parts import Parts
+from asgi_bg._scheduling.scheduler import Scheduler
+from asgi_bg._scheduling.schedulers import Schedulers
 from asgi_bg._showing import Showing
 from asgi_bg._task import P
-from asgi_bg._views import JobDetails, JobPage, Overview
-from asgi_bg.engines._direct import DirectJournal
+from asgi_bg.engines._consumer import Consumer
 from asgi_bg.engines._link import Link
 from asgi_bg.engines.base import Engine
-from asgi_bg.events import EventHandler, Events
+from asgi_bg.events import EventHandler, Events, Hearer
 from asgi_bg.journal.base import Journal
+from asgi_bg.views import JobDetails, JobPage, Overview, RunnerStats
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from asgi_bg._keeping.keeper import Keeper
 
 
 LONGEST = 10 * 365 * 86_400.0
@@ -73,27 +76,6 @@ def runner_from(runner: Runner | None, options: RunnerOptions) -> Runner:
     if not isinstance(runner, Runner):
         raise TypeError(f"runner must be an asgi_bg.Runner, got {runner!r}")
     return runner
-
-
-class RunnerStats(TypedDict):
-    """What `Runner.stats` counts.
-
-    Attributes:
-        queued: Jobs that have not ended and are not being run by this process; those in the
-            journal included.
-        running: Attempts under way in this process.
-        succeeded, failed, cancelled: Jobs that have ended so since the runner was made.
-        threads: Worker threads alive, busy and idle.
-        handed_over: Jobs that were handed over to the engine since the runner was made.
-    """
-
-    queued: int
-    running: int
-    succeeded: int
-    failed: int
-    cancelled: int
-    threads: int
-    handed_over: int
 
 
 class Runner:
@@ -164,27 +146,52 @@ class Runner:
         if timeout is not None:
             check_seconds("timeout", timeout, zero=False)
         self.drain_timeout = drain_timeout
-        self._limits = Limits(max_jobs, max_processes, max_queued, timeout, ordered)
-        self._registry = Registry(history)
-        self._threads = ThreadPool(max_threads)
-        self._events = Events(on_event)
-        self._link: Link | None = None
-        self._consumer: Consumer | None = None
-        if engine is not None:
-            self._link = Link(_as_engine(engine))
-            self._consumer = Consumer(engine, self, max_jobs, drain_timeout)
-        self._keeper: Keeper | None = None
+        link = None if engine is None else Link(_as_engine(engine))
         kept = None if journal is None else _as_journal(journal)
         self.journal_path: str | None = None if kept is None else kept.path
-        if kept is None and self._link is not None:
-            kept = DirectJournal(self._link)
-        if kept is not None:
-            window = min(2 * max_jobs, max(max_queued, 2))
-            self._keeper = Keeper(kept, self._registry, window, ordered=ordered, link=self._link)
-        self._showing = Showing(self._registry, self._keeper)
         self.consumes = engine is not None and engine.consume
-        self._schedulers: dict[asyncio.AbstractEventLoop, Scheduler] = {}
-        self._last_used: Scheduler | None = None
+        self._consumer: Consumer | None = None
+        if engine is not None:
+            self._consumer = Consumer(engine, self, max_jobs, drain_timeout)
+        limits = Limits(max_jobs, max_processes, max_queued, timeout, ordered)
+        registry = Registry(history)
+        keeper = None
+        if kept is not None or link is not None:
+            keeper = _keeper_of(kept, registry, limits, link)
+        threads = ThreadPool(max_threads)
+        parts = Parts(limits, registry, threads, Events(on_event), keeper, link)
+        self._schedulers = Schedulers(parts)
+        self._use(parts)
+
+    def _use(self, parts: Parts) -> None:
+        self._parts = self._schedulers.parts = parts
+        self._showing = Showing(parts.registry, parts.keeper)
+        self._changing = Changing(self._schedulers, self._showing)
+
+    def equip(
+        self, *, threads: Callable[[int], ThreadPool] | None = None, hearers: Sequence[Hearer] = ()
+    ) -> None:
+        """Run attempts in the surroundings that a framework wants; for integrations.
+
+        Args:
+            threads: Makes the worker threads, given how many there may be.
+            hearers: Told of what happens to jobs, before all others: of a job that begins, in
+                the context of its attempt.
+
+        Raises:
+            RuntimeError: It has run jobs, or runs them.
+        """
+        if len(self._schedulers):
+            raise RuntimeError(
+                "the runner has been started, or has run jobs, before its framework was told of "
+                "it; call init_app(application, runner=runner) right after the runner is made"
+            )
+        parts = self._parts
+        if threads is not None:
+            parts = parts._replace(threads=threads(parts.threads.limit))
+        if hearers:
+            parts = parts._replace(events=Events((*hearers, *parts.events.handlers)))
+        self._use(parts)
 
     # Its lifetime.
 
@@ -199,9 +206,9 @@ class Runner:
         scheduler = self.scheduler()
         if scheduler.is_supervised:
             return
-        if self._keeper is not None:
+        if self._parts.keeper is not None:
             try:
-                await self._keeper.open()
+                await self._parts.keeper.open()
             except BaseException:
                 await self._close(scheduler)
                 raise
@@ -221,17 +228,18 @@ class Runner:
             Whether it came to that in time.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
+        keeper = self._parts.keeper
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not await self.scheduler().drain(left):
                 return False
-            if self._keeper is None or not await self._keeper.archive.has_work():
+            if keeper is None or not await keeper.archive.has_work():
                 if not self.scheduler().is_busy:
                     return True
                 continue
             if left == 0:
                 return False
-            self._keeper.claims.claim_soon()
+            keeper.claims.claim_soon()
             await asyncio.sleep(DRAIN_INTERVAL)
 
     async def aclose(self, timeout: float | None = None) -> None:
@@ -240,7 +248,7 @@ class Runner:
         Args:
             timeout: How long to drain, in seconds; None for `drain_timeout`.
         """
-        if asyncio.get_running_loop() not in self._schedulers:
+        if asyncio.get_running_loop() not in self._schedulers.loops:
             return  # closed already, or never used
         scheduler = self.scheduler()
         try:
@@ -259,8 +267,8 @@ class Runner:
         """
         if self._consumer is not None:
             self._consumer.stop()
-        if self._keeper is not None and len(self._schedulers) < 2:
-            self._keeper.claims.stop_claiming()
+        if self._parts.keeper is not None and len(self._schedulers) < 2:
+            self._parts.keeper.claims.stop_claiming()
             self.scheduler().leave_waiting_behind()
         return await self.scheduler().drain(timeout)
 
@@ -280,16 +288,16 @@ class Runner:
         if self._consumer is not None:
             await self._consumer.aclose()
         scheduler.close()
-        self._schedulers.pop(scheduler.loop, None)
-        if self._keeper is not None and self._schedulers:
-            self._keeper.claims.detach(scheduler.loop)
-        self._last_used = None
-        if not self._schedulers:
-            self._threads.close()
-            if self._keeper is not None:
-                await self._keeper.close()
-            if self._link is not None:
-                await self._link.close()
+        self._schedulers.remove(scheduler)
+        parts = self._parts
+        if parts.keeper is not None and len(self._schedulers):
+            parts.keeper.claims.detach(scheduler.loop)
+        if not len(self._schedulers):
+            parts.threads.close()
+            if parts.keeper is not None:
+                await parts.keeper.close()
+            if parts.link is not None:
+                await parts.link.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -305,7 +313,7 @@ class Runner:
 
     def __del__(self) -> None:
         # Without the attribute the constructor has refused its arguments.
-        for scheduler in getattr(self, "_schedulers", {}).values():
+        for scheduler in getattr(self, "_schedulers", ()):
             if scheduler.is_supervised and scheduler.is_busy:
                 warnings.warn(
                     "a started runner went away with unfinished jobs; await runner.aclose() before",
@@ -355,34 +363,12 @@ class Runner:
 
     def scheduler(self) -> Scheduler:
         """Return the scheduler of the running event loop; for the middleware."""
-        # A thread runs one loop at a time, so this tells that it is the running one; asking
-        # asyncio costs a system call before Python 3.12.
-        found = self._last_used
-        if found is None or found.thread != get_ident() or not found.loop.is_running():
-            found = self._last_used = self._scheduler_of(asyncio.get_running_loop())
-        return found
-
-    def _scheduler_of(self, loop: asyncio.AbstractEventLoop) -> Scheduler:
-        found = self._schedulers.get(loop)
-        if found is None:
-            # Test clients run every request on a loop of its own, and close it.
-            for other in [known for known in self._schedulers if known.is_closed()]:
-                self._schedulers.pop(other).abandon()
-            found = Scheduler(
-                self._limits,
-                self._registry,
-                self._threads,
-                self._events,
-                self._keeper,
-                self._link,
-            )
-            self._schedulers[loop] = found
-        return found
+        return self._schedulers.current()
 
     @property
     def loops(self) -> tuple[asyncio.AbstractEventLoop, ...]:
         """The event loops whose jobs it looks after; most programs have one."""
-        return tuple(self._schedulers)
+        return self._schedulers.loops
 
     async def perform(self, name: str, envelope: Mapping[str, Any], attempt: int) -> Any:
         """Run one attempt of a job that an engine has brought; for engines.
@@ -390,7 +376,10 @@ class Runner:
         It is run under the limits of this runner, and waited for; see
         `asgi_bg.engines.Performer.perform`.
         """
-        return await self.scheduler().perform(name, envelope, attempt)
+        # Imported here, as only workers of an engine need it.
+        from asgi_bg._scheduling.brought import perform
+
+        return await perform(self.scheduler(), self._parts.registry, name, envelope, attempt)
 
     # Looking after jobs.
 
@@ -400,10 +389,7 @@ class Runner:
         Raises:
             JobNotFound: No job of that id is known (any more).
         """
-        record = self._showing.here(id)
-        if record is None and self._keeper is not None:
-            return await self._keeper.archive.info(id)
-        return (record or self._registry.get(id)).snapshot()
+        return await self._showing.info(id)
 
     async def result(self, id: str, timeout: float | None = None) -> Any:
         """Wait until a job has ended, and return what its task returned.
@@ -413,10 +399,7 @@ class Runner:
             JobFailed: The job failed, was cancelled or was dropped.
             TimeoutError: It has not ended after ``timeout`` seconds. It goes on.
         """
-        record = self._showing.here(id)
-        if record is None and self._keeper is not None:
-            return await self._keeper.archive.result(id, timeout)
-        return await (record or self._registry.get(id)).result(timeout)
+        return await self._showing.result(id, timeout)
 
     async def jobs(
         self,
@@ -439,12 +422,7 @@ class Runner:
         """
         check_count("limit", limit, least=1)
         wanted = None if status is None else JobStatus(status)
-        here = [record.snapshot() for record in self._registry.newest(wanted, task, after, limit)]
-        if self._keeper is None:
-            return here
-        word = None if wanted is None else wanted.value
-        kept = await self._keeper.archive.find(word, task, after, limit)
-        return sorted((*here, *kept), key=lambda job: job.id, reverse=True)[:limit]
+        return await self._showing.jobs(wanted, task, after, limit)
 
     async def infos(self, ids: Sequence[str]) -> dict[str, JobInfo]:
         """Return what is known of several jobs, by id; with one question to the journal.
@@ -519,19 +497,7 @@ class Runner:
             JobNotFound: No job of that id is known (any more).
             ValueError: It has succeeded, or has not ended.
         """
-        here = self._showing.here(id)
-        if here is None and self._keeper is not None:
-            info = await self._keeper.archive.retry(id)
-            self._keeper.claims.claim_retried()
-            return info
-        record = here or self._registry.get(id)
-        if record.status not in (JobStatus.failed, JobStatus.cancelled):
-            raise ValueError(
-                f"only failed and cancelled jobs can be retried, and job {id} is {record.status}"
-            )
-        self._registry.reopen(record)
-        self.scheduler().readmit(record)
-        return record.snapshot()
+        return await self._changing.retry(id)
 
     async def retry_failed(self, task: str | None = None) -> int:
         """Queue all failed jobs again, or those of a task; return how many.
@@ -539,16 +505,7 @@ class Runner:
         Args:
             task: Only those of the task of this name.
         """
-        here = [r for r in tuple(self._registry.finished) if r.status is JobStatus.failed]
-        retried = 0
-        for record in here:
-            if task in (None, record.task_name):
-                await self.retry(record.id)
-                retried += 1
-        if self._keeper is not None:
-            retried += await self._keeper.archive.retry_failed(task)
-            self._keeper.claims.claim_retried()
-        return retried
+        return await self._changing.retry_failed(task)
 
     async def cancel(self, id: str) -> JobInfo:
         """Cancel a job: one that waits does not start, one that runs is stopped.
@@ -559,12 +516,7 @@ class Runner:
         Raises:
             JobNotFound: No job of that id is known (any more).
         """
-        here = self._showing.here(id)
-        if here is None and self._keeper is not None:
-            return await self._keeper.archive.cancel(id)
-        record = here or self._registry.get(id)
-        record.home.cancel(record, "cancelled by request")
-        return record.snapshot()
+        return await self._changing.cancel(id)
 
     async def purge(self, *, status: JobStatus | str | None = None, older_than: float = 0.0) -> int:
         """Forget finished jobs, and return how many.
@@ -575,31 +527,40 @@ class Runner:
         """
         check_seconds("older_than", older_than)
         wanted = None if status is None else JobStatus(status)
-        before = time.time() - older_than
-        gone = self._registry.purge(wanted, before)
-        if self._keeper is not None:
-            gone += await self._keeper.archive.purge(
-                None if wanted is None else wanted.value, before
-            )
-        return gone
+        return await self._changing.purge(wanted, time.time() - older_than)
 
     def stats(self) -> RunnerStats:
         """Return what is going on, in numbers; takes the same time however many jobs wait."""
-        running = sum(scheduler.running for scheduler in tuple(self._schedulers.values()))
-        ended = self._registry.ended
-        unfinished = len(self._registry.unfinished)
-        if self._keeper is not None and self._schedulers:
-            counts = self._keeper.archive.counts()
-            unfinished += counts["queued"] + counts["running"] - len(self._keeper.held)
+        running = sum(scheduler.running for scheduler in self._schedulers)
+        registry, keeper = self._parts.registry, self._parts.keeper
+        unfinished = len(registry.unfinished)
+        if keeper is not None and len(self._schedulers):
+            counts = keeper.archive.counts()
+            unfinished += counts["queued"] + counts["running"] - len(keeper.held)
         return RunnerStats(
             queued=max(0, unfinished - running),
             running=running,
-            succeeded=ended[JobStatus.succeeded],
-            failed=ended[JobStatus.failed],
-            cancelled=ended[JobStatus.cancelled],
-            threads=self._threads.alive,
-            handed_over=self._registry.handed_over,
+            succeeded=registry.ended[JobStatus.succeeded],
+            failed=registry.ended[JobStatus.failed],
+            cancelled=registry.ended[JobStatus.cancelled],
+            threads=self._parts.threads.alive,
+            handed_over=registry.handed_over,
         )
+
+
+def _keeper_of(
+    journal: Journal | None, registry: Registry, limits: Limits, link: Link | None
+) -> Keeper:
+    """Return who keeps jobs in a journal, or with an engine alone."""
+    # Imported here, as it brings a third of the package along.
+    from asgi_bg._keeping.keeper import Keeper
+    from asgi_bg.engines._direct import DirectJournal
+
+    if journal is None:
+        assert link is not None  # noqa: S101 - there is one of them
+        journal = DirectJournal(link)
+    window = min(2 * limits.max_jobs, max(limits.max_queued, 2))
+    return Keeper(journal, registry, window, ordered=limits.ordered, link=link)
 
 
 def _as_engine(engine: object) -> Engine:

@@ -6,15 +6,26 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING, Any
 
-from asgi_bg._desk import details_of_record, earliest, situation_of
 from asgi_bg._job import JobInfo, JobStatus
-from asgi_bg._keeper import Keeper
-from asgi_bg._overview import Part, Situation, Window, summarise, window_until_now
+from asgi_bg._looking.details import details_of_record
+from asgi_bg._looking.overview import (
+    Part,
+    Situation,
+    Window,
+    earliest,
+    situation_of,
+    summarise,
+    window_until_now,
+)
 from asgi_bg._record import JobRecord
 from asgi_bg._registry import Registry
-from asgi_bg._views import CAP, Counts, JobDetails, JobPage, Overview, ProcessInfo
 from asgi_bg.journal.base import Sample
+from asgi_bg.views import CAP, Counts, JobDetails, JobPage, Overview, ProcessInfo
+
+if TYPE_CHECKING:
+    from asgi_bg._keeping.keeper import Keeper
 
 LOOKED = 1_000
 """At how many jobs of the memory is looked for a text, in the event loop."""
@@ -43,6 +54,31 @@ class Showing:
             return held
         known = self._registry.known(id)
         return None if known is None or known.kept is not None else known
+
+    async def info(self, id: str) -> JobInfo:
+        """Return what is known of a job; see `Runner.info`."""
+        record = self.here(id)
+        if record is None and self._keeper is not None:
+            return await self._keeper.archive.info(id)
+        return (record or self._registry.get(id)).snapshot()
+
+    async def result(self, id: str, timeout: float | None) -> Any:
+        """Wait for the end of a job; see `Runner.result`."""
+        record = self.here(id)
+        if record is None and self._keeper is not None:
+            return await self._keeper.archive.result(id, timeout)
+        return await (record or self._registry.get(id)).result(timeout)
+
+    async def jobs(
+        self, status: JobStatus | None, task: str | None, after: str | None, limit: int
+    ) -> list[JobInfo]:
+        """Return jobs, the newest first; see `Runner.jobs`."""
+        here = [record.snapshot() for record in self._registry.newest(status, task, after, limit)]
+        if self._keeper is None:
+            return here
+        word = None if status is None else status.value
+        kept = await self._keeper.archive.find(word, task, after, limit)
+        return sorted((*here, *kept), key=lambda job: job.id, reverse=True)[:limit]
 
     async def details(self, id: str) -> JobDetails:
         """Return all that is known of a job; see `Runner.details`."""

@@ -14,7 +14,7 @@ import msgspec
 
 from asgi_bg._options import check_seconds
 from asgi_bg._runner import Runner
-from asgi_bg._views import Overview
+from asgi_bg.views import Overview
 
 logger = logging.getLogger("asgi_bg")
 

@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 from asgi_bg import _collector
-from asgi_bg._runner import Runner, RunnerOptions
+from asgi_bg._options import check_run_on
+from asgi_bg._runner import Runner, RunnerOptions, runner_from
 from asgi_bg._supervision import Serving, Supervision
 from asgi_bg._types import RunOn
 from asgi_bg.exceptions import MiddlewareNotInstalled
@@ -91,13 +92,12 @@ class BackgroundTasksPlugin(InitPlugin):
         dependency: str | None = "background_tasks",
         **runner_options: Unpack[RunnerOptions],
     ) -> None:
-        # Made once to have all options checked here; every route gets one of its own.
-        self._model = BackgroundTaskMiddleware(
-            _never_called, runner=runner, run_on=run_on, **runner_options
-        )
-        self.runner = self._model.runner
+        check_run_on(run_on)
+        self._run_on: RunOn = run_on
+        self.runner = runner_from(runner, runner_options)
         self._dependency = dependency
-        self._supervision = _Managers(self.runner, self._model.serving)
+        self._serving = Serving()
+        self._supervision = _Managers(self.runner, self._serving)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add middleware, lifespan and dependency; Litestar calls this."""
@@ -116,9 +116,9 @@ class BackgroundTasksPlugin(InitPlugin):
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """Return a part of the application with `BackgroundTaskMiddleware` around it."""
-        wrapped = BackgroundTaskMiddleware(app, runner=self.runner, run_on=self._model.run_on)
-        # A shutdown waits for the requests of all of them.
-        wrapped.serving = self._model.serving
+        wrapped = BackgroundTaskMiddleware(app, runner=self.runner, run_on=self._run_on)
+        # A shutdown waits for the requests of all routes, each of which has one of its own.
+        wrapped.serving = self._serving
         return cast("ASGIApp", wrapped)
 
     def install(self, app: Litestar) -> None:
@@ -178,10 +178,6 @@ def tasks_from(request: ASGIConnection[Any, Any, Any, Any]) -> _collector.Backgr
 
 def _collector_of(scope: Scope) -> _collector.BackgroundTasks:
     return _collector.BackgroundTasks.from_scope(scope)
-
-
-async def _never_called(scope: Any, receive: Any, send: Any) -> None:
-    raise NotImplementedError
 
 
 class _Managers:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from asgi_bg._collector import SCOPE_KEY, BackgroundTasks, collecting
-from asgi_bg._keeper import Saving
-from asgi_bg._lane import Gate, Lane
 from asgi_bg._lifespan import Lifespan
 from asgi_bg._options import check_run_on
 from asgi_bg._origin import Request
 from asgi_bg._record import JobRecord
 from asgi_bg._response import ENDED, FAILED, SUCCEEDED, Response
 from asgi_bg._runner import Runner, RunnerOptions, runner_from
-from asgi_bg._scheduler import Scheduler
+from asgi_bg._scheduling.lane import Gate, Lane
+from asgi_bg._scheduling.scheduler import Scheduler
 from asgi_bg._supervision import Serving
 from asgi_bg._types import AnyASGIApp, ASGIApp, Receive, RunOn, Scope, Send
 from asgi_bg.exceptions import EngineError, JournalError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from asgi_bg._keeping.saving import Saving
 
 __all__ = ["BackgroundTaskMiddleware"]
 

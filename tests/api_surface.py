@@ -11,6 +11,7 @@ from typing import Any
 MODULES = (
     "asgi_bg",
     "asgi_bg.exceptions",
+    "asgi_bg.views",
     "asgi_bg.events",
     "asgi_bg.journal",
     "asgi_bg.engines",

@@ -91,3 +91,12 @@ async def until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not so within {timeout} seconds"
         await asyncio.sleep(0.002)
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
+    """Wait in this thread until the condition is true, and return its value, or fail."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout:g} seconds in vain for {what}"
+        time.sleep(0.02)
+    return value

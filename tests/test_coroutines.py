@@ -15,6 +15,7 @@ import pytest
 
 from asgi_bg import Runner, current_job, task
 from asgi_bg.exceptions import JobFailed
+from tests.helpers import until
 
 pytestmark = pytest.mark.anyio
 
@@ -76,7 +77,7 @@ async def test_cancel_reaches_what_the_job_awaits(warm: bool, turns: int, make_r
     for _ in range(turns):
         await asyncio.sleep(0)
     await runner.cancel(job.id)
-    await asyncio.sleep(0.01)
+    await until(lambda: log)
     await runner.cancel(other.id)
     await runner.drain(5)
     assert log == ["future cancelled: True", "child", "parent"]
@@ -153,7 +154,7 @@ async def test_names_and_contexts_of_carriers(make_runner: Any) -> None:
         await asyncio.sleep(0)
         await asyncio.create_task(child())
         asyncio.get_running_loop().call_soon(lambda: seen.append(variable.get()))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01)  # in which the loop makes the call
         seen.append(asyncio.current_task().get_name())  # type: ignore[union-attr]
 
     await runner.add_task(job)
@@ -166,9 +167,11 @@ def test_loop_that_ends_under_running_jobs_leaves_no_complaint(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A script that forgets to close: asyncio cancels everything, and all of it ends."""
+    begun: list[str] = []
     cleaned: list[str] = []
 
     async def hang(name: str) -> None:
+        begun.append(name)
         try:
             await asyncio.sleep(60)
         finally:
@@ -177,7 +180,7 @@ def test_loop_that_ends_under_running_jobs_leaves_no_complaint(
     async def main() -> Any:
         runner = Runner()
         await runner.add_task(hang, "waiting")
-        await asyncio.sleep(0.01)
+        await until(lambda: begun)
         await runner.add_task(hang, "just begun")
         return weakref.ref(runner.scheduler())
 

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +23,8 @@ import httpx
 import pytest
 import websockets.sync.client
 
+from tests.helpers import wait_until
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 DEADLINE = 60.0
@@ -31,15 +32,6 @@ DEADLINE = 60.0
 # In tests/test_demo.py, and in tests/web/test_status_example.py
 TESTED_ELSEWHERE = {"demo", "demo_server", "upload"}
 NAMES = sorted({file.stem for file in EXAMPLES.glob("*.py")} - TESTED_ELSEWHERE)
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Poll until the condition is true, and return its value."""
-    deadline = time.monotonic() + DEADLINE
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {DEADLINE} seconds in vain for {what}"
-        time.sleep(0.02)
-    return value
 
 
 class Server:
@@ -64,7 +56,7 @@ class Server:
             found = re.search(r"[Rr]unning on (http://127\.0\.0\.1:\d+)", self.log)
             return found and found[1]
 
-        self.url = until(address, "the server to listen")
+        self.url = wait_until(address, "the server to listen")
         self.client.base_url = httpx.URL(self.url)
 
     @property
@@ -139,7 +131,7 @@ def test_raw_asgi(serve: Serve) -> None:
     assert server.client.post("/", content=b"no JSON").status_code == 400
     response = server.client.post("/", json={"order": 7})
     assert (response.status_code, response.content) == (202, b"")
-    assert until(lambda: server.get("/"), "the shipment") == [{"order": 7}]
+    assert wait_until(lambda: server.get("/"), "the shipment") == [{"order": 7}]
     log = server.stop()
     assert log.count("the warehouse is not answering; attempt 2 of 6 follows") == 1
 
@@ -159,7 +151,7 @@ def test_starlette_app(serve: Serve, tmp_path: Path) -> None:
         states.append(server.get(location))
         return states[-1]["status"] not in ("queued", "running")
 
-    until(ended, "the end of the job")
+    wait_until(ended, "the end of the job")
     name = location.rpartition("/")[2] + ".txt"
     assert states[-1] == {
         "status": "succeeded",
@@ -179,7 +171,7 @@ def test_mounted_sub_app(serve: Serve, tmp_path: Path) -> None:
     assert server.client.get("/").text == "Socks, and a hat.\n"
     assert server.get("/api/search?q=socks") == ["blue socks", "red socks"]
     searches = tmp_path / "searches.txt"
-    until(lambda: searches.exists() and searches.read_text() == "socks\t2\n", "the record")
+    wait_until(lambda: searches.exists() and searches.read_text() == "socks\t2\n", "the record")
     assert server.get("/api/search?q=shoes") == []
     server.stop()
     assert searches.read_text() == "socks\t2\nshoes\t0\n"
@@ -202,7 +194,7 @@ def test_fastapi_app(target: str, folder: Path, serve: Serve) -> None:
         states.append(server.get(f"/jobs/{job}"))
         return states[-1]["status"] not in ("queued", "running")
 
-    until(ended, "the report")
+    wait_until(ended, "the report")
     assert states[-1]["status"] == "succeeded", states[-1]
     assert states[-1]["message"] == "December is done"
     assert list(states[-1]["result"])[::11] == ["Jan", "Dec"]
@@ -240,7 +232,7 @@ def test_websocket_chat(serve: Serve) -> None:
             "ada: and goodbye",
             "* ada has left",
         ]
-        saved = until(lambda: server.get("/transcripts"), "the transcript")
+        saved = wait_until(lambda: server.get("/transcripts"), "the transcript")
         assert saved == {"ada": "hello\nand goodbye"}
     server.stop()
 
@@ -253,7 +245,7 @@ def test_streaming_trailers(serve: Serve) -> None:
     assert response.status_code == 200
     assert "trailer" not in response.headers
     checksum = hashlib.sha256(response.content).hexdigest()
-    assert until(lambda: server.get("/"), "the checksum") == [checksum]
+    assert wait_until(lambda: server.get("/"), "the checksum") == [checksum]
     server.stop()
 
 
@@ -271,7 +263,7 @@ def test_streaming_trailers_over_http2(serve: Serve) -> None:
         def recorded() -> Any:
             return json.loads(client.get("/")[1])
 
-        assert until(recorded, "the checksum") == [checksum]
+        assert wait_until(recorded, "the checksum") == [checksum]
     server.stop()
 
 
@@ -340,7 +332,7 @@ def test_dashboard(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         page = server.client.get("/jobs/list?status=failed").text
         return "KeyError" in page and "shop.resize_photos" in server.client.get("/jobs/").text
 
-    until(has_all, "a failed job")
+    wait_until(has_all, "a failed job")
     assert server.client.get("/", follow_redirects=True).url.path == "/jobs/"
     server.close()  # its log has the tracebacks of the jobs that fail
     monkeypatch.setenv("DASHBOARD_PASSWORD", "swordfish")
@@ -355,9 +347,9 @@ def test_telemetry(serve: Serve) -> None:
     server = serve("telemetry:app")
     assert server.client.post("/orders/7").status_code == 202
     done = 'asgi_bg_attempt_duration_seconds_count{outcome="succeeded",task="telemetry:ship"} 1.0'
-    until(lambda: done in server.client.get("/metrics").text, "the job to be counted")
+    wait_until(lambda: done in server.client.get("/metrics").text, "the job to be counted")
     spans = '"name": "process telemetry:ship"'
-    until(lambda: server.log.count(spans) == 2, "both spans, which are printed now and then")
+    wait_until(lambda: server.log.count(spans) == 2, "both spans, which are printed now and then")
     server.process.send_signal(signal.SIGTERM)
     server.process.wait(DEADLINE)
     records = [line for line in server.log.splitlines() if "order 7 is on its way" in line]
@@ -371,13 +363,13 @@ def test_litestar_app(serve: Serve) -> None:
     response = server.client.post("/orders/7")
     assert response.status_code == 202
     job = response.json()["job"]
-    until(lambda: server.get(f"/jobs/{job}")["status"] == "succeeded", "the payment")
+    wait_until(lambda: server.get(f"/jobs/{job}")["status"] == "succeeded", "the payment")
     assert server.get(f"/jobs/{job}") == {
         "status": "succeeded",
         "attempt": 2,
         "result": "order 7 is paid",
     }
-    until(lambda: server.get("/stock") == {"socks": 99}, "the count")
+    wait_until(lambda: server.get("/stock") == {"socks": 99}, "the count")
     server.stop()
 
 
@@ -389,8 +381,8 @@ def test_quart_app(serve: Serve) -> None:
     assert response.status_code == 202
     job = response.json()["job"]
     mail = "news@example.com to ada@example.com: welcome!"
-    assert until(lambda: server.get("/outbox"), "the mail") == [mail]
-    until(lambda: server.get(f"/jobs/{job}")["status"] == "succeeded", "the end of the job")
+    assert wait_until(lambda: server.get("/outbox"), "the mail") == [mail]
+    wait_until(lambda: server.get(f"/jobs/{job}")["status"] == "succeeded", "the end of the job")
     assert server.get(f"/jobs/{job}") == {"status": "succeeded", "result": mail, "error": None}
     server.stop()
 
@@ -399,7 +391,7 @@ def test_django_app(serve: Serve) -> None:
     """A visit is in the database after its answer."""
     server = serve("django_app:app")
     assert len(server.get("/visit/ada")["job"]) == 32
-    until(lambda: server.get("/visits") == {"visits": ["ada"]}, "the visit")
+    wait_until(lambda: server.get("/visits") == {"visits": ["ada"]}, "the visit")
     server.stop()
 
 
@@ -409,7 +401,7 @@ def test_falcon_app(serve: Serve) -> None:
     response = server.client.post("/texts", content=b"to be or not to be")
     assert response.status_code == 202
     job = response.headers["location"]
-    until(lambda: server.get(job)["status"] == "succeeded", "the count")
+    wait_until(lambda: server.get(job)["status"] == "succeeded", "the count")
     assert server.get(job)["result"] == {"to": 2, "be": 2, "or": 1}
     assert server.client.get("/jobs/unknown").status_code == 404
     server.stop()
@@ -419,5 +411,5 @@ def test_blacksheep_app(serve: Serve) -> None:
     """The kitchen hears of the order after the answer."""
     server = serve("blacksheep_app:app")
     assert len(server.client.post("/orders/soup").json()["job"]) == 32
-    until(lambda: server.get("/kitchen") == ["soup"], "the kitchen to hear")
+    wait_until(lambda: server.get("/kitchen") == ["soup"], "the kitchen to hear")
     server.stop()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-import asgi_bg._scheduler
+import asgi_bg._scheduling.scheduler
 from asgi_bg import BackgroundTaskMiddleware, JobEvent, Runner, add_task, current_job, task
 from asgi_bg._execution import threads
 from asgi_bg.exceptions import JobFailed, QueueFull
@@ -31,8 +31,8 @@ def assert_at_rest(runner: Runner) -> None:
     assert not scheduler.is_busy
     assert scheduler.running == 0
     assert runner.stats()["queued"] == runner.stats()["running"] == 0
-    assert runner._threads._abandoned == 0
-    assert scheduler._slots._tasks == {}
+    assert runner._parts.threads._abandoned == 0
+    assert scheduler._attempts.slots._tasks == {}
 
 
 async def test_cancelled_job_tried_again_while_its_thread_goes_on(make_runner: Any) -> None:
@@ -49,7 +49,7 @@ async def test_cancelled_job_tried_again_while_its_thread_goes_on(make_runner: A
         return f"call {number}"
 
     job = await runner.add_task(work)
-    await until(lambda: runner._registry.get(job.id).is_in_thread)
+    await until(lambda: runner._parts.registry.get(job.id).is_in_thread)
     await runner.cancel(job.id)
     await runner.retry(job.id)
     gates[0].set()
@@ -58,7 +58,7 @@ async def test_cancelled_job_tried_again_while_its_thread_goes_on(make_runner: A
     assert await job.result(5) == "call 1"
     assert await runner.drain(5)
     assert seen == [(0, True), (1, False)]
-    await until(lambda: runner._threads._abandoned == 0)
+    await until(lambda: runner._parts.threads._abandoned == 0)
     assert runner.stats()["succeeded"] == 1
     assert_at_rest(runner)
 
@@ -202,7 +202,7 @@ async def test_job_added_by_a_thread_as_the_app_returns_is_run_once(
     make_runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """M4: the word of it arrives when the request has been handed over already."""
-    monkeypatch.setattr(asgi_bg._scheduler, "RETURN_TIMEOUT", 0.02)
+    monkeypatch.setattr(asgi_bg._scheduling.scheduler, "RETURN_TIMEOUT", 0.02)
     runner = await make_runner()
     ran: list[int] = []
 
@@ -226,7 +226,7 @@ async def test_app_that_never_returns_does_not_hold_up_the_drain(
     make_runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """M4, R6: once its jobs are done there is nothing to wait for."""
-    monkeypatch.setattr(asgi_bg._scheduler, "RETURN_TIMEOUT", 0.01)
+    monkeypatch.setattr(asgi_bg._scheduling.scheduler, "RETURN_TIMEOUT", 0.01)
     runner = await make_runner()
     ran: list[int] = []
     hang = asyncio.Event()
@@ -261,7 +261,7 @@ async def test_waiter_on_a_closed_loop_does_not_disturb_the_end(make_runner: Any
         loop.close()
 
     await asyncio.to_thread(wait_elsewhere)
-    assert not runner._registry.get(job.id).waiters
+    assert not runner._parts.registry.get(job.id).waiters
     go.set()
     assert await job.result(5) is True
     assert_at_rest(runner)
@@ -364,7 +364,7 @@ async def test_job_beyond_history_can_be_tried_again_by_who_keeps_it(make_runner
         return "done"
 
     job = await runner.add_task(work)
-    await until(lambda: runner._registry.get(job.id).timer is not None)
+    await until(lambda: runner._parts.registry.get(job.id).timer is not None)
     await runner.cancel(job.id)
     fail.clear()
     await runner.retry(job.id)
@@ -467,6 +467,6 @@ async def test_random_work_cancelled_and_tried_again_leaves_all_accounts_level(
     middleware = BackgroundTaskMiddleware(app, runner=runner, run_on="success")
     await asyncio.gather(*(client(middleware) for _ in range(6)))
     assert await runner.drain(60)
-    await until(lambda: runner._threads._abandoned == 0)
+    await until(lambda: runner._parts.threads._abandoned == 0)
     assert ends == queued
     assert_at_rest(runner)

@@ -19,6 +19,7 @@ import pytest
 
 from asgi_bg import (
     BackgroundTaskMiddleware,
+    Job,
     JobEvent,
     JobStatus,
     Runner,
@@ -102,11 +103,13 @@ class Slow(SQLiteJournal):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
+        self.asked = threading.Event()
         self.may_commit = threading.Event()
         self.commits = 0
         self.error: Exception | None = None
 
     def commit(self, batch: Batch) -> dict[str, str]:
+        self.asked.set()
         assert self.may_commit.wait(20)
         if self.error is not None and batch.added:
             raise self.error
@@ -140,7 +143,8 @@ class TestCommitBeforeBytes:
         async with served(adding((note, 1)), journal=journal) as (app, _):
             connection = Connection()
             serving = asyncio.create_task(connection.call(app))
-            await asyncio.sleep(0.1)
+            await until(journal.asked.is_set)
+            await asyncio.sleep(0.1)  # for what must not happen
             assert connection.sent == []
             journal.may_commit.set()
             await serving
@@ -150,9 +154,16 @@ class TestCommitBeforeBytes:
     async def test_waiting_requests_share_a_commit(self, path: str) -> None:
         """Fifty requests that wait while one commit is under way need one more."""
         journal = Slow(path)
-        async with served(adding((note, 1)), journal=journal) as (app, runner):
-            serving = [asyncio.create_task(Connection().call(app)) for _ in range(50)]
-            await asyncio.sleep(0.1)
+        added: list[Job] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            added.append(add_task(note, 1))
+            await send(START)
+            await send(BODY)
+
+        async with served(app, journal=journal) as (wrapped, runner):
+            serving = [asyncio.create_task(Connection().call(wrapped)) for _ in range(50)]
+            await until(lambda: len(added) == 50)
             journal.may_commit.set()
             await asyncio.gather(*serving)
             await runner.drain(5)
@@ -172,7 +183,8 @@ class TestCommitBeforeBytes:
         async with served(app, journal=journal) as (wrapped, _):
             connection = Connection()
             serving = asyncio.create_task(connection.call(wrapped))
-            await asyncio.sleep(0.1)
+            await until(journal.asked.is_set)
+            await asyncio.sleep(0.1)  # for what must not happen
             assert len(connection.sent) == 2
             journal.may_commit.set()
             await serving
@@ -192,7 +204,8 @@ class TestCommitBeforeBytes:
         async with served(app, journal=journal) as (wrapped, _):
             connection = Connection()
             serving = asyncio.create_task(connection.call(wrapped))
-            await asyncio.sleep(0.1)
+            await until(journal.asked.is_set)
+            await asyncio.sleep(0.1)  # for what must not happen
             assert len(connection.sent) == 1
             journal.may_commit.set()
             await serving
@@ -434,7 +447,7 @@ class TestBacklog:
         async with Runner(journal=path) as runner:
             for n in range(3):
                 await runner.add_task(note.using(delay=0.2, priority=n), n)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # until all are due, so that only their priority counts
         async with Runner(journal=path, max_jobs=1, max_queued=2) as runner:
             await runner.drain(5)
         assert seen == [2, 1, 0]
@@ -462,7 +475,7 @@ class TestKeys:
         once = note.using(key="order-2")
         async with Runner(journal=slow) as runner:
             losing = asyncio.create_task(runner.add_task(once, 1))
-            await asyncio.sleep(0.05)
+            await until(slow.asked.is_set)
             async with other:
                 winner = await other.add_task(once, 2)
                 slow.may_commit.set()

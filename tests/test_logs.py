@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from asgi_bg._record import LOGS_LIMIT
+from asgi_bg._execution.attempt import LOGS_LIMIT
 
 pytestmark = pytest.mark.anyio
 

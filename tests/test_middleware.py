@@ -11,7 +11,7 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-import asgi_bg._scheduler
+import asgi_bg._scheduling.scheduler
 from asgi_bg import BackgroundTaskMiddleware, BackgroundTasks, Runner, add_task
 from asgi_bg.exceptions import MiddlewareNotInstalled, ResponseEnded
 from tests.helpers import BODY, START, Connection, responding, until
@@ -113,7 +113,7 @@ async def test_app_that_never_returns_has_its_jobs_started(
     when: str, make_runner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """M4: on one server the last `send` never returns; 5 s later (here less) the jobs start."""
-    monkeypatch.setattr(asgi_bg._scheduler, "RETURN_TIMEOUT", 0.05)
+    monkeypatch.setattr(asgi_bg._scheduling.scheduler, "RETURN_TIMEOUT", 0.05)
     log: list[Any] = []
     hang = asyncio.Event()
 

@@ -7,28 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.helpers import need
+from tests.helpers import need, wait_until
 from tests.services.redis import RedisServer
 from tests.services.service import free_port
 
 ROOT = Path(__file__).parent.parent
 DEADLINE = 60.0
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Poll until it is true, or fail."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -66,7 +56,7 @@ def serving(folder: Path, app: str, **environment: str) -> Iterator[httpx.Client
                 return True
             return False
 
-        until(answers)
+        wait_until(answers, "an answer")
         yield client
 
 
@@ -100,11 +90,11 @@ def test_thumbnails(version: str, tmp_path: Path) -> None:
     thumbnail = tmp_path / "store" / "cat.png.thumb"
     with serving(tmp_path, f"thumbnails.{version}") as client:
         assert client.put("/cat.png", content=b"cat").json() == {"status": "stored"}
-        until(thumbnail.exists)
+        wait_until(thumbnail.exists, "the thumbnail")
         made = thumbnail.read_text()
         thumbnail.unlink()
         assert client.post("/cat.png/thumbnail").json() == {"status": "asked"}
-        until(thumbnail.exists)
+        wait_until(thumbnail.exists, "the thumbnail")
     assert thumbnail.read_text() == made
     assert lines_of(tmp_path / "store" / "announced.txt") == ["cat.png"]
 
@@ -124,9 +114,9 @@ def test_newsletter(version: str, tmp_path: Path) -> None:
         client = stack.enter_context(serving(tmp_path, f"newsletter.{version}", **environment))
         for _ in range(2):
             assert client.post("/7").json() == {"status": "published"}
-        until(lambda: len(lines_of(outbox)) >= 2)
+        wait_until(lambda: len(lines_of(outbox)) >= 2, "two mails")
         client.post("/8")
-        until(lambda: len(lines_of(outbox)) >= 4)
+        wait_until(lambda: len(lines_of(outbox)) >= 4, "four mails")
     readers = [f"{reader} reads issue {issue}" for issue in (7, 8) for reader in ("ada", "bob")]
     assert sorted(lines_of(outbox)) == sorted(readers)
 
@@ -144,7 +134,9 @@ def test_what_moved_survives(tmp_path: Path) -> None:
                 return answer.status_code == 200
             return False
 
-        until(signs_up)
+        wait_until(signs_up, "the app")
         process.kill()
     with serving(tmp_path, "signup.after"):
-        until(lambda: "ada@example.com: Welcome" in lines_of(tmp_path / "outbox.txt"))
+        wait_until(
+            lambda: "ada@example.com: Welcome" in lines_of(tmp_path / "outbox.txt"), "the welcome"
+        )

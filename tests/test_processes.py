@@ -75,7 +75,7 @@ async def test_cancel_kills_the_process(make_runner: Any) -> None:
     """A running job of a process is stopped, as an async one is."""
     runner = await make_runner(max_processes=1)
     job = await runner.add_task(process_tasks.nap, 60)
-    await until(lambda: runner._registry.get(job.id).started_at is not None, 30)
+    await until(lambda: runner._parts.registry.get(job.id).started_at is not None, 30)
     await runner.cancel(job.id)
     with pytest.raises(JobFailed, match="cancelled by request"):
         await job.result(30)

@@ -544,7 +544,7 @@ async def test_timeout_gives_a_thread_up_and_says_that_it_may_go_on(
     stop.set()
     await until(lambda: seen)
     assert seen == [True]
-    await until(lambda: runner._threads._abandoned == 0)
+    await until(lambda: runner._parts.threads._abandoned == 0)
     info = await job.info()
     assert (info.status, info.result, info.progress) == ("failed", None, None)
 
@@ -635,7 +635,7 @@ async def test_cancel_stops_a_job_in_every_state(make_runner: Any) -> None:
     thread = await runner.add_task(stop.wait, 20)
     queued = await runner.add_task(log.append, "never")
     put_off = await runner.add_task(task(log.append).using(delay=30), "never")
-    await until(lambda: runner._registry.get(thread.id).is_in_thread)
+    await until(lambda: runner._parts.registry.get(thread.id).is_in_thread)
     for job in (queued, put_off, thread, running):
         info = await runner.cancel(job.id)
         if job is not running:
@@ -661,7 +661,7 @@ async def test_cancel_while_waiting_for_a_retry_ends_the_drain(make_runner: Any)
         raise ValueError
 
     job = await runner.add_task(fail)
-    await until(lambda: runner._registry.get(job.id).timer is not None)
+    await until(lambda: runner._parts.registry.get(job.id).timer is not None)
     assert not await runner.drain(0.01)
     await runner.cancel(job.id)
     assert await runner.drain(5)
@@ -814,7 +814,7 @@ async def test_result_can_be_awaited_by_many_and_from_another_loop(make_runner: 
     job = await runner.add_task(work)
     here = [asyncio.ensure_future(job.result(5)) for _ in range(3)]
     there = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(job.result(5))))
-    await until(lambda: len(runner._registry.get(job.id).waiters or ()) == 4)
+    await until(lambda: len(runner._parts.registry.get(job.id).waiters or ()) == 4)
     here[0].cancel()
     await asyncio.sleep(0)
     go.set()

@@ -12,15 +12,16 @@ import msgspec
 import pytest
 
 from asgi_bg import BackgroundTaskMiddleware, JobEvent, JobStatus, Runner, add_task, task
-from asgi_bg._desk import ELSEWHERE, UNKNOWN, Desk, attempts_of
 from asgi_bg._ids import new_id
+from asgi_bg._keeping.elsewhere import elsewhere
+from asgi_bg._looking.desk import Desk
+from asgi_bg._looking.details import ELSEWHERE, UNKNOWN, attempts_of
+from asgi_bg._looking.overview import FULL, percentiles_of
 from asgi_bg._origin import Origin, Tracing
-from asgi_bg._overview import FULL, percentiles_of
-from asgi_bg._rows import elsewhere
 from asgi_bg.exceptions import JobNotFound
 from asgi_bg.journal import SQLiteJournal
 from asgi_bg.journal.base import Batch, Change, NewJob
-from tests.helpers import Connection, until
+from tests.helpers import Connection, need, until
 
 pytestmark = pytest.mark.anyio
 
@@ -568,7 +569,7 @@ async def test_odd_questions_are_answered(tmp_path: Path) -> None:
 
 async def test_a_sealed_job_is_listed_and_retried_without_its_key(tmp_path: Path) -> None:
     """J10: it spoils no listing and no retry of others, and is whole when the key is back."""
-    pytest.importorskip("cryptography")
+    need("cryptography")
     journal = SQLiteJournal(tmp_path / "jobs.db", keys=[b"k" * 32])
     async with Runner(journal=journal) as runner:
         job = await runner.add_task(flaky)

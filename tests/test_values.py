@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 import asgi_bg
 from asgi_bg import JobInfo, JobStatus, events, exceptions, task
-from asgi_bg._deadlines import Deadlines
 from asgi_bg._ids import new_id
 from asgi_bg._job import Failed, Retry
 from asgi_bg._retry import backoff, judge
+from asgi_bg._scheduling.deadlines import Deadlines
 from asgi_bg.exceptions import AsgiBgError, JobFailed
+from tests.helpers import until
 
 
 def test_ids_are_version_7_uuids_that_sort_by_time() -> None:
@@ -98,11 +99,10 @@ async def test_deadlines_tell_those_not_discarded_in_order(anyio_backend: Any) -
         deadlines.add(waiting)
     deadlines.discard(gone)
     deadlines.discard(gone)
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)  # half of the time that each has
     later = Waiting("later")
     deadlines.add(later)
-    while later.name not in told:
-        await asyncio.sleep(0.005)
+    await until(lambda: later.name in told)
     assert told == ["first", "last", "later"]
 
 

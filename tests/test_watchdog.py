@@ -50,8 +50,8 @@ async def test_blocking_that_is_no_jobs_fault_is_not_blamed_on_one(
     """The app blocks the loop while a job waits."""
     runner = await make_runner()
     await runner.add_task(asyncio.sleep, 0.3)
-    await asyncio.sleep(0.05)
-    time.sleep(0.2)
+    await asyncio.sleep(0.05)  # so that the job waits
+    time.sleep(0.2)  # longer than anybody may block the loop
     await runner.drain(5)
     assert warnings_logged() == []
 

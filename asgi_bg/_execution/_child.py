@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from asgi_bg._failures import describe_error
 from asgi_bg._job import CurrentJob, LogLine, running
 from asgi_bg._logs import MESSAGE_LIMIT, keep_logs
-from asgi_bg._record import describe_error
 from asgi_bg._task import Task
 
 

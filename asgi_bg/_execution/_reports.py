@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from asgi_bg._execution._child import Report
-from asgi_bg._record import Attempt
+from asgi_bg._execution.attempt import Attempt
 
 logger = logging.getLogger("asgi_bg")
 
@@ -75,8 +75,8 @@ class Reports:
         elif report.fraction is not None:
             attempt.report(report.fraction, report.message)
         else:
-            attempt.record.begin()
-            attempt.record.announce(attempt.run)
+            attempt.begin()
+            attempt.announce()
 
     def close(self) -> None:
         """Stop to listen, and remove the socket."""

@@ -11,8 +11,9 @@ from types import CoroutineType, TracebackType
 from typing import Any, cast
 
 from asgi_bg._execution._watchdog import Watchdog
-from asgi_bg._job import Cancelled, Failed, Interrupted, Outcome, Succeeded, running
-from asgi_bg._record import Attempt, JobRecord, failure_of
+from asgi_bg._failures import failure_of
+from asgi_bg._job import Cancelled, Failed, Interrupted, Outcome, Succeeded
+from asgi_bg._record import JobRecord
 
 Call = Callable[[JobRecord], Awaitable[Any]]
 
@@ -194,17 +195,6 @@ class _Carrier(Coroutine[Any, None, None]):
         self._coroutine = self._context = None
         self._coroutines.finish(self.task, self._record, outcome)
         raise StopIteration
-
-
-def go_on_with(value: Any) -> Callable[[JobRecord], Awaitable[Any]]:
-    """Go on with what a plain function has returned, in the same attempt."""
-
-    def call(record: JobRecord) -> Awaitable[Any]:
-        running.set(Attempt(record, record.run))
-        work: Awaitable[Any] = value
-        return work
-
-    return call
 
 
 def _is_to_be_cancelled(task: asyncio.Task[None]) -> bool:

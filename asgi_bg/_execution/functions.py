@@ -11,9 +11,11 @@ from typing import Any
 
 from anyio.lowlevel import current_token
 
+from asgi_bg._execution.attempt import Attempt
 from asgi_bg._execution.threads import ThreadPool
+from asgi_bg._failures import failure_of
 from asgi_bg._job import Failed, Outcome, Succeeded
-from asgi_bg._record import JobRecord, failure_of
+from asgi_bg._record import JobRecord
 
 logger = logging.getLogger("asgi_bg")
 
@@ -49,12 +51,13 @@ class Functions:
                 return
             record.is_in_thread = True
             value = failure = None
+            attempt = Attempt(record, run)
             try:
-                record.begin()
+                attempt.begin()
             except Exception as exc:
                 failure = failure_of(exc)
         try:
-            value = None if failure else record.own_context().run(record.go_on, run)
+            value = None if failure else record.own_context().run(attempt.call)
         except BaseException as exc:
             failure = failure_of(exc)
         if record.kept is not None and failure is None:

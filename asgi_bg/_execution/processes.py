@@ -26,7 +26,8 @@ import anyio.to_process
 
 from asgi_bg._execution._child import CallEnd, call_packed, resolve
 from asgi_bg._execution._reports import Reports
-from asgi_bg._record import Attempt, JobRecord
+from asgi_bg._execution.attempt import Attempt
+from asgi_bg._record import JobRecord
 from asgi_bg._task import Task
 from asgi_bg.exceptions import NotSerializable
 
@@ -55,11 +56,12 @@ class ProcessPool:
                 self._portal = _start_portal()
             # Shielded, as others may wait for it as well.
             portal = await asyncio.shield(asyncio.wrap_future(self._portal))
-            with self._reports.of(Attempt(record, record.run)) as address:
+            attempt = Attempt(record, record.run)
+            with self._reports.of(attempt) as address:
                 if address is None:
                     # Nobody will tell when the process is up and the call begins.
-                    record.begin()
-                    record.announce(record.run)
+                    attempt.begin()
+                    attempt.announce()
                 end = await asyncio.wrap_future(portal.start_task_soon(_call, packed, job, address))
         if end.exception is not None:
             raise end.exception from _RemoteTraceback(end.traceback)

@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from asgi_bg._desk import Desk
+from asgi_bg._looking.desk import Desk
 from asgi_bg.cli._exits import Problem
 from asgi_bg.cli._opening import JOURNAL, keys_of, open_journal
 from asgi_bg.cli._words import shown

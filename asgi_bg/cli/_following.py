@@ -6,8 +6,8 @@ from collections import OrderedDict
 from datetime import datetime
 from typing import TypeAlias
 
-from asgi_bg._desk import Desk
 from asgi_bg._job import JobInfo, JobStatus
+from asgi_bg._looking.desk import Desk
 
 PAGE = 200
 """How many jobs are asked for at a time."""

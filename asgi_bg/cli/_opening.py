@@ -127,6 +127,11 @@ def explain(path: str, error: sqlite3.Error) -> str:
                 f"the journal {path} cannot be read ({text}): SQLite needs to write beside it, "
                 f"so run this as a user who may write in {_folder(path)}, best the app's"
             )
+        if "no such table" in text:
+            return (
+                f"{path} is no journal any more ({text}): it was emptied or replaced; put a backup "
+                "in its place, or start the app, which begins a new one"
+            )
         return f"the journal {path} cannot be read: {text}"
     return (
         f"the journal {path} is damaged or no SQLite file ({text}), and is left as it is; put a "

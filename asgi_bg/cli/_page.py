@@ -8,10 +8,10 @@ import msgspec
 from rich.text import Text
 
 from asgi_bg._job import JobInfo
-from asgi_bg._views import AttemptInfo, JobDetails
 from asgi_bg.cli._listing import progress_of, standing_text
 from asgi_bg.cli._session import Session
 from asgi_bg.cli._words import duration, shown, shown_lines
+from asgi_bg.views import AttemptInfo, JobDetails
 
 _LABEL = 13  # columns
 

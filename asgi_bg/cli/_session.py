@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from asgi_bg._desk import Desk
+from asgi_bg._looking.desk import Desk
 from asgi_bg.cli._opening import keys_of, open_journal, path_of
 from asgi_bg.cli._words import age, instant
 from asgi_bg.journal.sqlite import SQLiteJournal

@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from asgi_bg._views import CAP, Counts, Overview, Percentiles, ProcessInfo
 from asgi_bg.cli._listing import STYLES
 from asgi_bg.cli._session import Session
 from asgi_bg.cli._words import counted, duration, shown, span
+from asgi_bg.views import CAP, Counts, Overview, Percentiles, ProcessInfo
 
 _TASKS = 20
 """How many tasks are shown in a terminal."""

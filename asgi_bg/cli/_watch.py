@@ -15,7 +15,6 @@ from rich.live import Live
 from rich.text import Text
 
 from asgi_bg._job import JobInfo, JobStatus
-from asgi_bg._views import Overview
 from asgi_bg.cli._exits import INTERRUPTED, TERMINATED
 from asgi_bg.cli._finding import complete_task
 from asgi_bg.cli._following import Follower
@@ -24,6 +23,7 @@ from asgi_bg.cli._opening import need_file
 from asgi_bg.cli._session import Session, as_json, now
 from asgi_bg.cli._situation import count_words, percentile_words, process_words, rate_words
 from asgi_bg.cli._words import age, duration, shown, span
+from asgi_bg.views import Overview
 
 LATELY = 60.0
 """How many seconds back the rates go."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
-_HIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
-)
+from asgi_bg._visible import visible
+
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _SPAN = re.compile(r"(?:\d+(?:\.\d+)?[smhdw])+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -15,20 +14,11 @@ _LONGEST = 100 * 365 * 86_400.0
 
 
 def shown(text: str) -> str:
-    r"""Return a text with every character escaped that a terminal would act on, or hide.
+    """Return a text as one line in which a terminal acts on nothing, and hides nothing.
 
     What jobs say comes from anywhere: an escape sequence in it must not reach the terminal.
-    Escaped are control characters (``\x1b``), those that turn the direction of writing or
-    take no room (``\u202e``), and halves of surrogate pairs. The result is one line.
     """
-    return _HIDDEN.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    char = match[0]
-    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
-    code = ord(char)
-    return short or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+    return visible(text)
 
 
 def shown_lines(text: str) -> list[str]:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from weakref import WeakSet
 
 from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext
 from django.db import close_old_connections, connections
@@ -22,11 +23,14 @@ from asgi_bg._execution.threads import ThreadPool, Work
 from asgi_bg._record import JobRecord
 from asgi_bg._runner import Runner
 from asgi_bg.django._places import place, standing_place
-from asgi_bg.events import Events, JobEvent
+from asgi_bg.events import JobEvent
 
 logger = logging.getLogger("asgi_bg")
 
 _ENDS = frozenset({events.SUCCEEDED, events.FAILED, events.RETRYING, events.CANCELLED})
+
+
+_prepared: WeakSet[Runner] = WeakSet()
 
 
 def prepare(runner: Runner) -> None:
@@ -35,17 +39,9 @@ def prepare(runner: Runner) -> None:
     Raises:
         RuntimeError: It has been used already.
     """
-    # Both are the runner's own rooms: it has no door for what happens around an attempt.
-    if isinstance(runner._threads, ConnectionThreads):  # noqa: SLF001
-        return
-    if runner._schedulers:  # noqa: SLF001
-        raise RuntimeError(
-            "the runner has been started, or has run jobs, before Django was told of it; call "
-            "init_app(application, runner=runner) right after the runner is made"
-        )
-    runner._threads = ConnectionThreads(runner._threads.limit)  # noqa: SLF001
-    handlers = runner._events.handlers  # noqa: SLF001
-    runner._events = Events((OrmThreads(), *handlers))  # noqa: SLF001
+    if runner not in _prepared:
+        runner.equip(threads=ConnectionThreads, hearers=(OrmThreads(),))
+        _prepared.add(runner)
 
 
 class ConnectionThreads(ThreadPool):

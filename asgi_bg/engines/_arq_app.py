@@ -10,7 +10,8 @@ from typing import Any
 from arq.worker import Function, Worker
 
 from asgi_bg._job import job_extras
-from asgi_bg.engines._arq_worker import CANCEL_TIMEOUT, Roster, cancelled
+from asgi_bg.engines._arq_roster import Roster
+from asgi_bg.engines._arq_worker import CANCEL_TIMEOUT, cancelled
 
 __all__ = ["AppWorker"]
 

@@ -6,19 +6,30 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from arq.jobs import JobResult, Serializer, serialize_job
+from arq.connections import ArqRedis
+from arq.jobs import Deserializer, JobDef, JobResult, Serializer, serialize_job, serialize_result
+from arq.utils import timestamp_ms, to_unix_ms
 
+from asgi_bg._failures import describe_error
 from asgi_bg._job import JobStatus
 from asgi_bg._task import declared_task
-from asgi_bg.engines._arq_json import describe, is_envelope
+from asgi_bg.engines._arq_json import is_ours
 from asgi_bg.engines._arq_queue import Entry
 from asgi_bg.engines.base import Message, Report
 from asgi_bg.exceptions import EngineError, JobFailed
 
-__all__ = ["entry_of", "milliseconds", "queue_of", "report_of", "with_plain_options"]
+__all__ = [
+    "Keeping",
+    "cancelled_result",
+    "entry_of",
+    "milliseconds",
+    "queue_of",
+    "report_of",
+    "with_plain_options",
+]
 
 NATIVE_OPTIONS: dict[str, tuple[type, ...]] = {
     "_queue_name": (str,),
@@ -32,21 +43,41 @@ NATIVE_OPTIONS: dict[str, tuple[type, ...]] = {
 _read_changes = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def entry_of(
-    message: Message, now: int, *, queue: str, expires: int, serializer: Serializer
-) -> Entry:
+class Keeping(NamedTuple):
+    """How jobs are kept in Redis.
+
+    Attributes:
+        queue: The name of the queue of those that have none of their own.
+        expires: For how many milliseconds a job is kept from when it may start.
+        serializer: Writes jobs and results.
+        deserializer: Reads what that has written.
+    """
+
+    queue: str
+    expires: int
+    serializer: Serializer
+    deserializer: Deserializer
+
+    def by(self, redis: ArqRedis) -> ArqRedis:
+        """Return a client that was made for a worker, and keeps jobs so from now on."""
+        redis.job_serializer = self.serializer
+        redis.job_deserializer = self.deserializer
+        redis.default_queue_name = self.queue
+        redis.expires_extra_ms = self.expires
+        return redis
+
+
+def entry_of(message: Message, now: int, keeping: Keeping) -> Entry:
     """Return a job as ARQ keeps it.
 
     Args:
         message: The job.
         now: This instant, in milliseconds since the epoch.
-        queue: The name of the queue, if the job has none of its own.
-        expires: For how many milliseconds it is kept from when it may start.
-        serializer: Writes it.
+        keeping: How it is kept.
     """
     added = int(message.queued_at * 1000)
     start = added if message.run_after is None else math.ceil(message.run_after * 1000)
-    queue = message.options.queue or queue
+    queue = message.options.queue or keeping.queue
     args: tuple[Any, ...] = (message.envelope,)
     kwargs: dict[str, Any] = {}
     given: dict[str, Any] = {}
@@ -60,9 +91,9 @@ def entry_of(
         else:
             start += milliseconds(given.get("_defer_by") or 0)
     data = serialize_job(
-        message.task, args, kwargs, given.get("_job_try"), added, serializer=serializer
+        message.task, args, kwargs, given.get("_job_try"), added, serializer=keeping.serializer
     )
-    keep = milliseconds(given.get("_expires") or 0) or max(start - now, 0) + expires
+    keep = milliseconds(given.get("_expires") or 0) or max(start - now, 0) + keeping.expires
     return Entry(message.id, queue, start, keep, data)
 
 
@@ -106,12 +137,42 @@ def milliseconds(seconds: float | timedelta) -> int:
 
 def queue_of(function: str, args: Sequence[Any]) -> str | None:
     """Return the queue that a job of ours asks for."""
-    if not is_envelope(args):
+    if not is_ours(args):
         return None
     task = declared_task(function)
     declared = None if task is None else task.options.queue
     changes = args[0]["options"]
     return declared if changes is None else _read_changes(changes).get("queue", declared)
+
+
+def cancelled_result(id: str, job: JobDef, starts: int, queue: str, keeping: Keeping) -> bytes:
+    """Return the result of a job that is cancelled before its start, as a worker would write it.
+
+    Args:
+        id: The job's id.
+        job: What ARQ keeps of it.
+        starts: How often it has been started.
+        queue: The queue it waits in.
+        keeping: How it is kept.
+    """
+    now = timestamp_ms()
+    result = serialize_result(
+        job.function,
+        job.args,
+        job.kwargs,
+        starts,
+        to_unix_ms(job.enqueue_time),
+        False,
+        asyncio.CancelledError("cancelled by request"),
+        now,
+        now,
+        id,
+        queue,
+        id,
+        serializer=keeping.serializer,
+    )
+    assert result is not None  # noqa: S101 - what has been read can be written
+    return result
 
 
 def report_of(result: JobResult) -> Report:
@@ -130,7 +191,7 @@ def report_of(result: JobResult) -> Report:
             fields["error"] = told.error
             fields["traceback"] = str(told.__cause__ or "").strip() or None
         else:
-            fields["error"] = describe(told) if isinstance(told, BaseException) else str(told)
+            fields["error"] = describe_error(told) if isinstance(told, BaseException) else str(told)
     return Report(
         task=result.function,
         attempt=result.job_try,

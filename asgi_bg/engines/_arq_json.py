@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from typing import Any
 
 import msgspec
 
+from asgi_bg.engines._failing import words_of
+from asgi_bg.engines.base import is_envelope
 from asgi_bg.exceptions import JobFailed
 
-__all__ = ["RemoteTraceback", "describe", "deserialize", "is_envelope", "serialize"]
-
-ENVELOPE = frozenset(("id", "call", "options"))
+__all__ = ["RemoteTraceback", "deserialize", "is_ours", "serialize"]
 
 
 class RemoteTraceback(Exception):
@@ -29,15 +28,9 @@ class Envelope(dict[str, Any]):
         return "..."
 
 
-def is_envelope(args: Any) -> bool:
+def is_ours(args: Any) -> bool:
     """Whether these are the arguments of a job of ours, as the engine sends it."""
-    return len(args) == 1 and isinstance(args[0], dict) and args[0].keys() >= ENVELOPE
-
-
-def describe(error: BaseException) -> str:
-    """Return an error in one line."""
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return len(args) == 1 and is_envelope(args[0])
 
 
 def serialize(data: dict[str, Any]) -> bytes:
@@ -49,7 +42,7 @@ def deserialize(raw: bytes) -> dict[str, Any]:
     """Read a job or a result; what `arq.jobs.Job.result` raises is an exception again."""
     data: dict[str, Any] = _read(raw)
     args = data["a"]
-    if is_envelope(args):
+    if is_ours(args):
         data["a"] = [Envelope(args[0])]
     if data.get("s") is False:
         data["r"] = _error_in(data)
@@ -71,17 +64,12 @@ def _error_in(data: dict[str, Any]) -> BaseException:
 def _plain(value: Any) -> Any:
     if not isinstance(value, BaseException):
         raise TypeError(f"{type(value).__name__} is nothing that JSON can hold")
-    lines = traceback.format_exception(value)
+    error, traceback = words_of(value)
     return {
-        "error": _writable(describe(value)),
-        "traceback": _writable("".join(lines)),
+        "error": error,
+        "traceback": traceback,
         "is_cancelled": isinstance(value, asyncio.CancelledError),
     }
-
-
-def _writable(text: str) -> str:
-    # Half a surrogate pair, as file names have it, cannot be encoded.
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 _write = msgspec.json.Encoder(enc_hook=_plain).encode

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-from arq.connections import ArqRedis, RedisSettings, create_pool
+from arq.connections import ArqRedis
 from arq.constants import (
     in_progress_key_prefix,
     job_key_prefix,
     result_key_prefix,
     retry_key_prefix,
 )
-from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import NoScriptError
 
-__all__ = ["Entry", "Look", "connect", "disconnect", "enqueue", "look", "twin_of", "withdraw"]
-
-
-CLOSE_TIMEOUT = 1.0
-"""How many seconds connections get to be closed."""
+__all__ = ["Entry", "Look", "enqueue", "look", "withdraw"]
 
 
 class Entry(NamedTuple):
@@ -118,57 +110,6 @@ for i = 5, #KEYS do
 end
 return 0
 """)
-
-
-async def connect(target: RedisSettings | ArqRedis) -> ArqRedis:
-    """Return a client with connections of its own; it is tried once.
-
-    Args:
-        target: Where Redis is, or a client that knows it, and is not used itself.
-    """
-    if isinstance(target, RedisSettings):
-        return await create_pool(replace(target, conn_retries=0))
-    made = twin_of(target)
-    client: Any = made
-    await client.ping()
-    return made
-
-
-def twin_of(client: ArqRedis) -> ArqRedis:
-    """Return a client of the same Redis, with connections of its own."""
-    pool: Any = client.connection_pool
-    manager = _sentinels_of(pool)
-    if manager is not None:
-        asked = [each.connection_pool.connection_kwargs for each in manager.sentinels]
-        own = type(manager)(
-            [(each["host"], each["port"]) for each in asked],
-            manager.min_other_sentinels,
-            manager.sentinel_kwargs,
-            **manager.connection_kwargs,
-        )
-        made: ArqRedis = own.master_for(pool.service_name, redis_class=ArqRedis)
-        return made
-    twin = type(pool)(
-        connection_class=pool.connection_class,
-        max_connections=pool.max_connections,
-        **pool.connection_kwargs,
-    )
-    return ArqRedis(twin)
-
-
-async def disconnect(client: ArqRedis) -> None:
-    """Close all connections of a client, whatever state they are in."""
-    pool: Any = client.connection_pool
-    manager = _sentinels_of(pool)
-    others = [] if manager is None else [each.connection_pool for each in manager.sentinels]
-    for each in (pool, *others):
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(each.disconnect(), CLOSE_TIMEOUT)
-
-
-def _sentinels_of(pool: Any) -> Any:
-    # Unlike `isinstance`, this leaves the type of the pool as unknown as it is.
-    return pool.sentinel_manager if issubclass(type(pool), SentinelConnectionPool) else None
 
 
 async def enqueue(redis: ArqRedis, entries: Sequence[Entry]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from typing import Any, overload
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
 
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix, job_key_prefix
@@ -15,26 +15,20 @@ from arq.utils import to_unix_ms
 from arq.worker import Function, Retry, func
 
 from asgi_bg._job import job_extras
-from asgi_bg._task import Task, declared_task
-from asgi_bg.engines._arq_json import is_envelope
+from asgi_bg.engines._arq_json import is_ours
+from asgi_bg.engines._failing import CRASH_LIMIT, POISONOUS
 from asgi_bg.engines.base import Again, Envelope, Performer
-from asgi_bg.exceptions import EngineError, JobFailed
+from asgi_bg.exceptions import JobFailed
 
-__all__ = ["LEASES", "Functions", "Leases", "Roster", "cancelled"]
+__all__ = ["CANCEL_TIMEOUT", "LEASES", "Functions", "Leases", "cancelled"]
 
 logger = logging.getLogger("asgi_bg")
-
-CRASH_LIMIT = 3
-"""Running in so many workers that died fails a job, as it does without an engine (J5)."""
 
 LEASES = "asgi_bg_leases"
 """Where a worker's `Leases` are in its ``ctx``."""
 
 MAX_TRIES = 2**31
 """How often ARQ may start a job of ours: it is the task's options that say when to give up."""
-
-NO_LIMIT = 10.0 * 365 * 86400
-"""How many seconds ARQ gives an attempt of ours: its time limit is the runner's to keep."""
 
 CANCEL_TIMEOUT = 2.0
 """How many seconds jobs that are cancelled get to tell Redis that they are to be run again."""
@@ -128,12 +122,7 @@ class Functions:
         attempt = envelope.get("attempt", 1)
         crashes = ctx["job_try"] - envelope.get("job_try", 1)
         if crashes >= CRASH_LIMIT:
-            raise JobFailed(
-                envelope["id"],
-                name,
-                f"the workers that ran it died {CRASH_LIMIT} times during it, so it is not run "
-                "any more",
-            )
+            raise JobFailed(envelope["id"], name, POISONOUS)
         try:
             async with ctx[LEASES].held(envelope["id"]):
                 return await self._performer.perform(name, envelope, attempt)
@@ -148,7 +137,7 @@ class Functions:
     def _envelope(
         self, name: str, ctx: dict[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Envelope:
-        if not kwargs and is_envelope(args):
+        if not kwargs and is_ours(args):
             return dict(args[0])
         # Somebody else has enqueued it, by its name.
         call = self._write_call(name, args, kwargs)
@@ -183,82 +172,6 @@ class Functions:
         )
         keep = int(delay * 1000) + self._expires
         await ctx["redis"].set(job_key_prefix + envelope["id"], data, px=keep, xx=True)
-
-
-class Roster(Sequence[Function]):
-    """The functions of ARQ workers: the user's own, and one for each declared task.
-
-    It grows while tasks are declared. Each worker that goes through it gets functions of its
-    own for those, as a limit is put on them before and another one after it was made.
-
-    Args:
-        functions: Makes them.
-        own: Functions of ARQ's own.
-        limit: How many seconds an attempt may take, of tasks that do not say; None for any.
-    """
-
-    def __init__(self, functions: Functions, own: Sequence[Any], limit: float | None) -> None:
-        self._functions = functions
-        self._own = [func(each) for each in own]
-        self._limit = limit
-        self._names: dict[str, None] = {}
-        self._made: list[Function] = []
-
-    def add(self, task: Task[..., Any]) -> None:
-        """Take a declared task in.
-
-        Raises:
-            EngineError: A function of ARQ's own has its name.
-        """
-        if any(own.name == task.name for own in self._own):
-            raise EngineError(
-                f"the worker has an ARQ function called {task.name!r} already; "
-                "give the declared task another name"
-            )
-        self._names[task.name] = None
-
-    def __iter__(self) -> Iterator[Function]:
-        yield from self._own
-        for name in self._names:
-            self._made.append(self._functions.of(name))
-            yield self._made[-1]
-
-    def __len__(self) -> int:
-        return len(self._own) + len(self._names)
-
-    @overload
-    def __getitem__(self, index: int) -> Function: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Function]: ...
-    def __getitem__(self, index: int | slice) -> Function | Sequence[Function]:
-        return list(self)[index]
-
-    def lift_limits(self) -> None:
-        """Take ARQ's time limit off the jobs of declared tasks.
-
-        ARQ takes the longest limit of all functions for how long a job counts as running, so
-        this is for when a worker has done that.
-        """
-        made, self._made = self._made, []
-        for function in made:
-            self._lift_limit(function)
-
-    def late(self, name: str) -> Function:
-        """Return the function for a task that was declared when the worker had been made.
-
-        Raises:
-            KeyError: There is none of that name.
-        """
-        if name not in self._names:
-            raise KeyError(name)
-        function = self._functions.of(name)
-        self._lift_limit(function)
-        return function
-
-    def _lift_limit(self, function: Function) -> None:
-        task = declared_task(function.name)
-        has_own = task is not None and task.options.timeout is not None
-        function.timeout_s = NO_LIMIT if has_own or self._limit is None else self._limit
 
 
 async def cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -74,22 +74,8 @@ class PlainBatch(Batch):
         self.confirmed.add(self._take_id())
 
 
-class RabbitBatch(Batch):
-    """Publishes all, and then waits for RabbitMQ to confirm them."""
-
-    def __init__(self, connection: Any, timeout: float) -> None:
-        super().__init__(connection, timeout)
-        self._at.confirm_select()
-        self._at.events["basic_ack"].add(self._on_ack)
-        self._at.events["basic_nack"].add(self._on_nack)
-        self._at.events["basic_return"].add(self._on_return)
-        self._tag = 0
-        self._waiting: dict[int, str] = {}
-        self._rejected = 0
-        self._returned: dict[str, str] = {}
-
-    def begin(self) -> None:
-        self._returned = {}
+class _OwnBatch(Batch):
+    """Takes a message from kombu when it is ready for the channel."""
 
     def _publish(
         self,
@@ -110,7 +96,31 @@ class RabbitBatch(Batch):
         message = self._at.prepare_message(
             body, priority, content_type, content_encoding, headers, properties
         )
-        job = self._take_id()
+        self._hand_over(self._take_id(), message, exchange, routing_key)
+
+    def _hand_over(self, job: str, message: Any, exchange: str, routing_key: str) -> None:
+        """Send a message of a job; or of an event, whose id is empty."""
+        raise NotImplementedError
+
+
+class RabbitBatch(_OwnBatch):
+    """Publishes all, and then waits for RabbitMQ to confirm them."""
+
+    def __init__(self, connection: Any, timeout: float) -> None:
+        super().__init__(connection, timeout)
+        self._at.confirm_select()
+        self._at.events["basic_ack"].add(self._on_ack)
+        self._at.events["basic_nack"].add(self._on_nack)
+        self._at.events["basic_return"].add(self._on_return)
+        self._tag = 0
+        self._waiting: dict[int, str] = {}
+        self._rejected = 0
+        self._returned: dict[str, str] = {}
+
+    def begin(self) -> None:
+        self._returned = {}
+
+    def _hand_over(self, job: str, message: Any, exchange: str, routing_key: str) -> None:
         self._tag += 1
         self._waiting[self._tag] = job
         # What `basic_publish` does, but for a look each time at what the broker has to say.
@@ -157,7 +167,7 @@ class RabbitBatch(Batch):
         )
 
 
-class RedisBatch(Batch):
+class RedisBatch(_OwnBatch):
     """Pushes all in one round trip, all or none of them."""
 
     def __init__(self, connection: Any, timeout: float) -> None:
@@ -171,26 +181,7 @@ class RedisBatch(Batch):
         self._pipeline = self._at.client.pipeline(transaction=True)
         self._unroutable = {}
 
-    def _publish(
-        self,
-        body: Any,
-        priority: int,
-        content_type: str,
-        content_encoding: str,
-        headers: dict[str, Any],
-        properties: dict[str, Any],
-        routing_key: str,
-        mandatory: bool,
-        immediate: bool,
-        exchange: str,
-        declare: Any,
-        *_: Any,
-    ) -> None:
-        self._declare(declare)
-        message = self._at.prepare_message(
-            body, priority, content_type, content_encoding, headers, properties
-        )
-        job = self._take_id()
+    def _hand_over(self, job: str, message: Any, exchange: str, routing_key: str) -> None:
         before = len(self._pipeline)
         self._at.basic_publish(message, exchange=exchange, routing_key=routing_key)
         is_kept = len(self._pipeline) > before or self._at.typeof(exchange).type == "fanout"

@@ -88,12 +88,16 @@ class Publisher:
         self._batch: Batch | None = None
         self._arrived = set[str]() if arrived is None else arrived
 
-    def open(self) -> Batch:
-        """Connect."""
-        self._connection = connection_of(self._app, self._timeout)
-        connect(self._connection)
-        self._batch = self._batch_type(self._connection, self._timeout)
-        return self._batch
+    def ready(self) -> Batch:
+        """Connect, unless there is a connection that is known to be alive."""
+        batch = self._batch
+        if batch is None or not batch.is_alive():
+            # The broker closes what has been idle for long, or was restarted.
+            self.close()
+            self._connection = connection_of(self._app, self._timeout)
+            connect(self._connection)
+            batch = self._batch = self._batch_type(self._connection, self._timeout)
+        return batch
 
     def close(self) -> None:
         """Disconnect; from whatever it has come to."""
@@ -112,11 +116,7 @@ class Publisher:
 
     def send(self, messages: Sequence[Message]) -> list[str | None]:
         """Send jobs, as `Engine.send` does."""
-        batch = self._batch
-        if batch is None or not batch.is_alive():
-            # The broker closes what has been idle for long, or was restarted.
-            self.close()
-            batch = self.open()
+        batch = self.ready()
         batch.confirmed.clear()
         answers: dict[str, str] = {}
         fresh = [message for message in messages if message.id not in self._arrived]

@@ -16,7 +16,7 @@ from asgi_bg.engines._celery_api import (
     WorkerShutdown,
     WorkerTerminate,
 )
-from asgi_bg.engines._celery_results import PROGRESS
+from asgi_bg.engines._celery_reports import PROGRESS
 from asgi_bg.engines._inline import Inline
 from asgi_bg.engines.base import Again
 

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from asgi_bg._job import job_extras
-from asgi_bg._rows import message_of_job
 from asgi_bg.engines._link import Link
+from asgi_bg.engines._message import message_of_job
 from asgi_bg.exceptions import EngineError, JournalError
 from asgi_bg.journal.base import (
     Batch,

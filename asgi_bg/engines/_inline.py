@@ -17,15 +17,15 @@ from contextvars import copy_context
 from typing import Any
 
 from asgi_bg._collector import BackgroundTasks, JobQueue, collecting
+from asgi_bg._failures import describe_error, failure_of
 from asgi_bg._job import CurrentJob, LogLine, Retry, running
-from asgi_bg._perform import declared_as, plain_result
-from asgi_bg._record import describe_error, failure_of
 from asgi_bg._retry import judge
+from asgi_bg._scheduling.brought import declared_as, plain_result
 from asgi_bg._task import Task
 from asgi_bg.engines.base import Again
 from asgi_bg.journal.codec import codec_of
 
-Report = Callable[[float, str], object]
+Reporter = Callable[[float, str], object]
 """Told the fraction done, and the words."""
 
 CANCEL_GRACE = 5.0
@@ -51,7 +51,9 @@ class Inline:
         self._overtime = overtime
         self._is_end = is_end
 
-    def perform(self, name: str, envelope: Mapping[str, Any], attempt: int, report: Report) -> Any:
+    def perform(
+        self, name: str, envelope: Mapping[str, Any], attempt: int, report: Reporter
+    ) -> Any:
         """Run one attempt of a job; as `asgi_bg.engines.Performer.perform`, but here and now."""
         task = declared_as(name, envelope["options"])
         args, kwargs = codec_of(task).decode(envelope["call"])
@@ -103,7 +105,7 @@ class InlineJob(CurrentJob):
 
     __slots__ = ("_report", "attempt", "id", "task_name")
 
-    def __init__(self, id: str, task_name: str, attempt: int, report: Report) -> None:
+    def __init__(self, id: str, task_name: str, attempt: int, report: Reporter) -> None:
         self.id = id
         self.task_name = task_name
         self.attempt = attempt

@@ -1,61 +1,37 @@
-"""Declared tasks in Procrastinate's workers, and what becomes of a job whose worker died."""
+"""Declared tasks in Procrastinate's workers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
 import msgspec
 from procrastinate import App, BaseRetryStrategy, JobContext, RetryDecision
-from procrastinate.exceptions import ProcrastinateException
 from procrastinate.job_context import AbortReason
-from procrastinate.jobs import DEFAULT_QUEUE, Job, Status
-from procrastinate.manager import JobManager
-from psycopg import Error
+from procrastinate.jobs import DEFAULT_QUEUE, Job
 
 from asgi_bg._job import job_extras
-from asgi_bg._record import describe_error
-from asgi_bg._task import Task, declared_task
-from asgi_bg.engines._procrastinate_jobs import (
-    PRIORITIES,
-    Notes,
-    Outcome,
-    envelope_of,
-    lock_of,
-    notes_in,
-)
-from asgi_bg.engines._procrastinate_sql import FORGET, NOTE
+from asgi_bg._task import Task
+from asgi_bg.engines._failing import words_of
+from asgi_bg.engines._procrastinate_jobs import envelope_of, lock_of
+from asgi_bg.engines._procrastinate_limits import PRIORITIES
+from asgi_bg.engines._procrastinate_notes import Notes, Outcome, note, notes_in
 from asgi_bg.engines.base import Again, Envelope
 from asgi_bg.engines.worker import Worker
 from asgi_bg.exceptions import EngineError
 
-__all__ = ["RETRY_STALLED", "Roster", "retry_stalled"]
+__all__ = ["Roster"]
 
 logger = logging.getLogger("asgi_bg")
-
-CRASH_LIMIT = 3
-"""Running in so many workers that died fails a job, as it does without an engine (J5)."""
-
-POISONOUS = f"the workers that ran it died {CRASH_LIMIT} times during it, so it is not run any more"
 
 OUTCOME_LIMIT = 1_000_000
 """How many bytes of an outcome are kept; a longer one is not."""
 
 TRACEBACK_LIMIT = 20_000
 """How many characters of a traceback are kept, from its end."""
-
-STALLED = 30.0
-"""After how many seconds without a sign of life a worker counts as dead, at least."""
-
-HEARTBEATS = 3
-"""How many signs of life it may miss, where they are set to be rarer than usual."""
-
-RETRY_STALLED = "asgi_bg:retry_stalled"
-"""The task that looks for jobs of dead workers, every minute."""
 
 Encode = Callable[[str, tuple[Any, ...], dict[str, Any]], str]
 
@@ -90,7 +66,6 @@ class Roster:
         self._worker = worker
         self._encode = encode
         self._ending: asyncio.Task[None] | None = None
-        self._former: int | None = None
 
     @property
     def _tasks(self) -> dict[str, Any]:
@@ -124,23 +99,6 @@ class Roster:
             pass_context=True,
             retry=Retries(),
         )(run)
-
-    def add_rescue(self, queue: str) -> None:
-        """Have the workers look for jobs of dead ones every minute, unless they do already."""
-        if RETRY_STALLED in self._tasks:
-            return
-
-        @self._app.periodic(cron="* * * * *", periodic_id="asgi_bg")
-        @self._app.task(
-            name=RETRY_STALLED, queueing_lock=RETRY_STALLED, queue=queue, pass_context=True
-        )
-        async def look(context: JobContext, timestamp: int) -> None:
-            await retry_stalled(context.app.job_manager, _patience_of(self._app))
-            former, self._former = self._former, context.job.id
-            if former is not None:  # or there would be a row for every minute
-                await self._app.connector.execute_query_async(
-                    FORGET, number=former, task=RETRY_STALLED
-                )
 
     async def _run(self, name: str, context: JobContext, arguments: dict[str, Any]) -> Any:
         """Run one attempt, and note how it ends."""
@@ -213,92 +171,9 @@ class Roster:
             await self._worker.aclose()
 
 
-async def note(manager: JobManager, job: Job, notes: Notes, more: Notes) -> bool:
-    """Note something in the arguments of a job that runs; return whether that still stands.
-
-    Args:
-        manager: Whose connector is used.
-        job: The job, as it was when its attempt began.
-        notes: What was noted then.
-        more: What is to be noted.
-    """
-    found = await manager.connector.execute_query_all_async(
-        NOTE,
-        number=job.id,
-        attempts=job.attempts,
-        crashes=notes.crashes,
-        notes=more.as_json,
-    )
-    return bool(found)
-
-
-async def retry_stalled(manager: JobManager, seconds: float) -> int:
-    """Have the jobs of declared tasks run again whose workers have died.
-
-    Returns:
-        How many there were.
-    """
-    stalled = await manager.get_stalled_jobs(seconds_since_heartbeat=seconds)
-    revived = 0
-    for job in stalled:
-        if declared_task(job.task_name) is not None:
-            revived += await _revive(manager, job)
-    return revived
-
-
-async def _revive(manager: JobManager, job: Job) -> bool:
-    """Have a job run again, if nobody else has seen to that meanwhile."""
-    notes = notes_in(job.task_kwargs)
-    crashes = notes.crashes + 1
-    more = Notes(crashes=crashes, interruptions=notes.interruptions + 1)
-    if crashes >= CRASH_LIMIT:
-        more = Notes(
-            crashes=crashes, outcome=msgspec.json.encode(Outcome(error=POISONOUS)).decode()
-        )
-    try:
-        if not await note(manager, job, notes, more):
-            return False
-        if crashes >= CRASH_LIMIT:
-            logger.error(
-                "job %s of task %s: %s",
-                job.queueing_lock,
-                job.task_name,
-                POISONOUS,
-                extra=job_extras(str(job.queueing_lock), job.task_name),
-            )
-            await manager.finish_job(job, status=Status.FAILED, delete_job=False)
-            return False
-        await manager.retry_job(job, retry_at=_now())
-    except (Error, ProcrastinateException) as exc:
-        # Such as: the same job waits, as it was sent twice.
-        logger.warning(
-            "job %s of a worker that died is left as it is: %s",
-            job.id,
-            exc,
-            extra=job_extras(str(job.queueing_lock), job.task_name),
-        )
-        return False
-    return True
-
-
-def _patience_of(app: App) -> float:
-    """Return after how many seconds without a sign of life a worker of an app counts as dead."""
-    defaults = cast("dict[str, Any]", app.worker_defaults)
-    interval: float = defaults.get("update_heartbeat_interval", 0.0)
-    timeout: float = defaults.get("stalled_worker_timeout", 0.0)
-    return max(STALLED, timeout, HEARTBEATS * interval)
-
-
 def _failure(error: Exception) -> Outcome:
-    lines = "".join(traceback.format_exception(error))
-    return Outcome(
-        error=_writable(describe_error(error)), traceback=_writable(lines[-TRACEBACK_LIMIT:])
-    )
-
-
-def _writable(text: str) -> str:
-    # Half a surrogate pair, as file names have it, cannot be encoded.
-    return text.encode("utf-8", "backslashreplace").decode()
+    words, traceback = words_of(error)
+    return Outcome(error=words, traceback=traceback[-TRACEBACK_LIMIT:])
 
 
 def _now() -> datetime:

@@ -15,7 +15,7 @@ from taskiq_aio_pika.exceptions import IncorrectRoutingKeyError
 
 from asgi_bg._options import Options
 from asgi_bg.engines._taskiq_line import Line, together
-from asgi_bg.engines.base import Feature, Message
+from asgi_bg.engines.base import Feature, Message, seconds_put_off
 
 CLOSE_TIMEOUT = 1.0
 """How many seconds a connection gets to end in good order."""
@@ -60,9 +60,7 @@ class _RabbitLine(Line):
         return frozenset(found)
 
     def objection(self, options: Options) -> str | None:
-        delay = options.delay or 0.0
-        if options.run_at is not None:
-            delay = options.run_at.timestamp() - time.time()
+        delay = seconds_put_off(options, time.time())
         if delay > MAX_DELAY:
             return f"asks for a delay of {delay:.0f} seconds, and RabbitMQ keeps 49 days at most"
         if not 0 <= options.priority <= self._most_urgent:

@@ -6,14 +6,12 @@ Needs the extra ``asgi_bg[arq]``, or an ARQ that is there anyway.
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from typing import Any
 
 from asgi_bg._job import JobStatus
-from asgi_bg._options import check_count, check_seconds
-from asgi_bg._task import Task, on_declared
+from asgi_bg._options import check_seconds
+from asgi_bg._task import Task
 from asgi_bg.engines.base import (
     Engine,
     Feature,
@@ -21,6 +19,7 @@ from asgi_bg.engines.base import (
     Native,
     Performer,
     Report,
+    check_consume,
     check_timeout,
 )
 from asgi_bg.engines.worker import Worker
@@ -29,16 +28,9 @@ from asgi_bg.exceptions import EngineError
 try:
     from arq.connections import ArqRedis, RedisSettings
     from arq.constants import default_queue_name
-    from arq.jobs import (
-        Deserializer,
-        Serializer,
-        deserialize_job,
-        deserialize_result,
-        serialize_result,
-    )
-    from arq.utils import timestamp_ms, to_unix_ms
+    from arq.jobs import Deserializer, Serializer, deserialize_job, deserialize_result
+    from arq.utils import timestamp_ms
     from arq.worker import Function
-    from arq.worker import Worker as ArqWorker
 except ImportError as exc:
     raise ImportError(
         "asgi_bg.engines.arq needs ARQ; install it with: pip install 'asgi_bg[arq]'"
@@ -47,31 +39,25 @@ except ImportError as exc:
 from asgi_bg.engines import _arq_json, _arq_queue
 from asgi_bg.engines._arq_app import AppWorker
 from asgi_bg.engines._arq_jobs import (
+    Keeping,
+    cancelled_result,
     entry_of,
     milliseconds,
     queue_of,
     report_of,
     with_plain_options,
 )
-from asgi_bg.engines._arq_worker import LEASES, Functions, Leases, Roster
+from asgi_bg.engines._arq_line import Line, disconnect, target_of
+from asgi_bg.engines._arq_settings import KEEP_RESULT, Plan, Planner
+from asgi_bg.engines._arq_worker import Functions
 
 __all__ = ["ArqEngine"]
 
 BREATH = 50
 """After how many messages the event loop gets to do something else."""
 
-KEEP_RESULT = 3600.0
-"""For how many seconds ARQ keeps a result, unless it is told otherwise."""
-
 LONGEST_DELAY = 100 * 365 * 86400.0
 """For how many seconds a job may be put off; Redis counts no further than some millennia."""
-
-OUR_OPTIONS = frozenset(
-    ("job_deserializer", "job_serializer", "redis_pool", "redis_settings", "retry_jobs")
-)
-"""Those arguments of `arq.worker.Worker` that are the engine's to give."""
-
-Hook = Callable[[dict[Any, Any]], Awaitable[Any]]
 
 
 class ArqEngine(Engine):
@@ -120,8 +106,6 @@ class ArqEngine(Engine):
     ) -> None:
         if not (isinstance(queue, str) and queue):
             raise TypeError(f"queue must be a string that is not empty, got {queue!r}")
-        if not isinstance(consume, bool):
-            raise TypeError(f"consume must be True or False, got {consume!r}")
         if (job_serializer is None) != (job_deserializer is None):
             raise ValueError(
                 "job_serializer and job_deserializer belong together; give both or neither"
@@ -129,23 +113,27 @@ class ArqEngine(Engine):
         check_seconds("expires", expires, zero=False)
         check_seconds("lease", lease, zero=False)
         self.timeout = check_timeout(timeout)
-        self.consume = consume
-        self._target = _target_of(redis)
-        self._queue = queue
-        self._expires = int(expires * 1000)
-        self._lease = lease
-        self._serializer = job_serializer or _arq_json.serialize
-        self._deserializer = job_deserializer or _arq_json.deserialize
-        self._keep_result: int | None = milliseconds(KEEP_RESULT)
-        self._redis: ArqRedis | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.consume = check_consume(consume)
+        self._keeping = Keeping(
+            queue,
+            int(expires * 1000),
+            job_serializer or _arq_json.serialize,
+            job_deserializer or _arq_json.deserialize,
+        )
+        target = target_of(redis)
+        self._line = Line(target)
         # Nothing in a job says where it waits, and who cancels it has to know.
         self._queues = {queue}
         self._worker = Worker(self)
-        self._functions = Functions(
-            self._worker, super().encode_native, self._serializer, self._expires
+        functions = Functions(
+            self._worker,
+            super().encode_native,
+            self._keeping.serializer,
+            self._keeping.expires,
         )
-        self._app_settings: tuple[Roster, dict[str, Any]] | None = None
+        self._planner = Planner(target, self._keeping, lease, self._worker, functions)
+        self._keep_result: int | None = milliseconds(KEEP_RESULT)
+        self._plan: Plan | None = None
 
     def worker_settings(
         self, *tasks: Task[..., Any], functions: Sequence[Any] = (), **options: Any
@@ -162,40 +150,14 @@ class ArqEngine(Engine):
                 tasks without a time limit of their own, too.
 
         Raises:
-            TypeError: The worker has no such argument, or the engine gives it itself.
+            TypeError: The worker has no such argument, or the engine gives it itself; or a
+                task is not declared with ``@task``.
             EngineError: A function of ARQ's own has the name of a task.
         """
-        _check_worker_options(options)
-        limit: float | timedelta | None = options.get("job_timeout")
-        roster = Roster(
-            self._functions, functions, None if limit is None else milliseconds(limit) / 1000
-        )
-        if not tasks:
-            on_declared(roster.add)
-        for task in tasks:
-            roster.add(task)
-        values: dict[str, Any] = {
-            "queue_name": self._queue,
-            "expires_extra_ms": self._expires,
-            **options,
-            "functions": roster,
-            "job_serializer": self._serializer,
-            "job_deserializer": self._deserializer,
-            "on_startup": self._startup(roster, options.get("on_startup")),
-            "on_shutdown": self._shutdown(options.get("on_shutdown")),
-        }
-        if not functions and not options.get("cron_jobs"):
-            # For so long ARQ takes a job for running until it is held; this is no limit then.
-            values["job_timeout"] = self._lease
-        if isinstance(self._target, RedisSettings):
-            values["redis_settings"] = self._target
-        else:
-            values["redis_pool"] = self._with_serializer(_arq_queue.twin_of(self._target))
-        if values["queue_name"] == self._queue:
-            self._app_settings = roster, values
-            keep: float | timedelta = options.get("keep_result", KEEP_RESULT)
-            self._keep_result = None if options.get("keep_result_forever") else milliseconds(keep)
-        return type("WorkerSettings", (), {"__doc__": "Settings of ARQ workers.", **values})
+        plan = self._planner.plan(tasks, functions, options)
+        if plan.values["queue_name"] == self._keeping.queue:
+            self._plan, self._keep_result = plan, plan.keep_result
+        return type("WorkerSettings", (), {"__doc__": "Settings of ARQ workers.", **plan.values})
 
     def check(self, task: Task[..., Any]) -> None:
         super().check(task)
@@ -221,42 +183,33 @@ class ArqEngine(Engine):
         return super().encode_native(name, args, with_plain_options(name, kwargs))
 
     async def open(self) -> None:
-        await self._client()
+        await self._line.client()
 
     async def close(self) -> None:
-        redis, self._redis = self._redis, None
-        if redis is not None:
-            await _arq_queue.disconnect(redis)
+        await self._line.drop()
 
     async def send(self, messages: Sequence[Message]) -> Sequence[str | None]:
         if not messages:
             return []
-        redis = await self._client()
+        redis = await self._line.client()
         now = timestamp_ms()
         entries: list[_arq_queue.Entry] = []
         for position, message in enumerate(messages):
             if position % BREATH == BREATH - 1:
                 await asyncio.sleep(0)
-            entries.append(
-                entry_of(
-                    message,
-                    now,
-                    queue=self._queue,
-                    expires=self._expires,
-                    serializer=self._serializer,
-                )
-            )
+            entries.append(entry_of(message, now, self._keeping))
         await _arq_queue.enqueue(redis, entries)
         self._queues.update(entry.queue for entry in entries)
         return [None] * len(messages)
 
     async def fetch(self, id: str) -> Report | None:
-        found = await _arq_queue.look(await self._client(), id)
+        found = await _arq_queue.look(await self._line.client(), id)
         if found.result is not None:
-            return report_of(deserialize_result(found.result, deserializer=self._deserializer))
+            deserialize = self._keeping.deserializer
+            return report_of(deserialize_result(found.result, deserializer=deserialize))
         if found.data is None:
             return None
-        job = deserialize_job(found.data, deserializer=self._deserializer)
+        job = deserialize_job(found.data, deserializer=self._keeping.deserializer)
         return Report(
             status=JobStatus.running if found.is_running else JobStatus.queued,
             task=job.function,
@@ -264,42 +217,27 @@ class ArqEngine(Engine):
         )
 
     async def cancel(self, id: str) -> bool:
-        redis = await self._client()
+        redis = await self._line.client()
         found = await _arq_queue.look(redis, id)
         if found.data is None:
             return False
-        job = deserialize_job(found.data, deserializer=self._deserializer)
+        job = deserialize_job(found.data, deserializer=self._keeping.deserializer)
         queue = queue_of(job.function, job.args)
-        now = timestamp_ms()
-        result = serialize_result(
-            job.function,
-            job.args,
-            job.kwargs,
-            found.starts,
-            to_unix_ms(job.enqueue_time),
-            False,
-            asyncio.CancelledError("cancelled by request"),
-            now,
-            now,
-            id,
-            queue or self._queue,
-            id,
-            serializer=self._serializer,
+        result = cancelled_result(
+            id, job, found.starts, queue or self._keeping.queue, self._keeping
         )
-        assert result is not None  # noqa: S101 - what has been read can be written
         queues = self._queues if queue is None else {queue, *self._queues}
         return await _arq_queue.withdraw(redis, id, queues, result, self._keep_result)
 
     async def work(
         self, performer: Performer, max_jobs: int, stopping: asyncio.Event, grace: float
     ) -> None:
-        if self._app_settings is None:
+        if self._plan is None:
             self.worker_settings()
-        assert self._app_settings is not None  # noqa: S101 - has been made here
-        roster, settings = self._app_settings
-        values = {key: value for key, value in settings.items() if key != "redis_settings"}
-        pool = self._with_serializer(await _arq_queue.connect(self._target))
-        values.update(redis_pool=pool, max_jobs=max_jobs, burst=False)
+        assert self._plan is not None  # noqa: S101 - has been made here
+        roster = self._plan.roster
+        values = await self._planner.connected(self._plan)
+        values.update(max_jobs=max_jobs, burst=False)
         self._worker.performer = performer
         try:
             worker = AppWorker(stopping, roster, **values)
@@ -309,72 +247,4 @@ class ArqEngine(Engine):
                 await values["on_shutdown"](worker.ctx)
         finally:
             self._worker.performer = None
-            await _arq_queue.disconnect(pool)
-
-    async def _client(self) -> ArqRedis:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            # What was opened in a loop that has ended is of no use any more.
-            self._loop, self._redis = loop, None
-        if self._redis is None:
-            made = await _arq_queue.connect(self._target)
-            if self._redis is not None:
-                await _arq_queue.disconnect(made)  # another call was faster
-            else:
-                self._redis = made
-        return self._redis
-
-    def _with_serializer(self, redis: ArqRedis) -> ArqRedis:
-        redis.job_serializer = self._serializer
-        redis.job_deserializer = self._deserializer
-        redis.default_queue_name = self._queue
-        redis.expires_extra_ms = self._expires
-        return redis
-
-    def _startup(self, roster: Roster, users: Hook | None) -> Hook:
-        async def startup(ctx: dict[Any, Any]) -> None:
-            roster.lift_limits()
-            ctx[LEASES] = Leases(ctx["redis"], self._lease)
-            if users is not None:
-                await users(ctx)
-
-        return startup
-
-    def _shutdown(self, users: Hook | None) -> Hook:
-        async def shutdown(ctx: dict[Any, Any]) -> None:
-            try:
-                await self._worker.aclose()
-                if users is not None:
-                    await users(ctx)
-            finally:
-                if LEASES in ctx:
-                    await ctx.pop(LEASES).aclose()
-
-        return shutdown
-
-
-def _target_of(redis: object) -> RedisSettings | ArqRedis:
-    if isinstance(redis, str):
-        try:
-            return RedisSettings.from_dsn(redis)
-        except (RuntimeError, ValueError) as exc:
-            # Not the URL itself, as there may be a password in it.
-            raise ValueError(
-                f"redis must be a URL such as redis://127.0.0.1:6379/0, got another text: {exc}"
-            ) from exc
-    if not isinstance(redis, RedisSettings | ArqRedis):
-        raise TypeError(f"redis must be RedisSettings, a URL or an ArqRedis, got {redis!r}")
-    return redis
-
-
-def _check_worker_options(options: Mapping[str, Any]) -> None:
-    known = inspect.signature(ArqWorker).parameters.keys()
-    for name in options:
-        if name in OUR_OPTIONS:
-            raise TypeError(f"{name} is the engine's to give; give it to ArqEngine, or leave it")
-        if name not in known:
-            raise TypeError(
-                f"arq.worker.Worker takes no {name!r}; it takes {', '.join(sorted(known))}"
-            )
-    if "max_jobs" in options:
-        check_count("max_jobs", options["max_jobs"], least=1)
+            await disconnect(values["redis_pool"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias, TypeGuard
 
 import msgspec
 
 from asgi_bg._job import JobStatus
 from asgi_bg._options import Options, check_seconds
-from asgi_bg._task import Task
+from asgi_bg._task import Task, on_declared
 from asgi_bg.exceptions import EngineError, NotSerializable
 
 __all__ = ["Again", "Engine", "Envelope", "Feature", "Message", "Native", "Performer", "Report"]
@@ -23,6 +23,8 @@ Feature: TypeAlias = Literal[
 
 Envelope: TypeAlias = dict[str, Any]
 """A job of ours as it travels: a dictionary of strings and None, so every serializer takes it."""
+
+_ENVELOPE = frozenset(("id", "call", "options"))
 
 _read_json = msgspec.json.Decoder().decode
 _write_json = msgspec.json.Encoder().encode
@@ -302,6 +304,45 @@ class NativeTask(Task[..., Any]):
 
     def check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Leave the check of the arguments to the engine, which knows the function."""
+
+
+def is_envelope(value: object) -> TypeGuard[Envelope]:
+    """Whether this is the one argument of a task of ours: `Message.envelope`, as it arrives."""
+    return isinstance(value, dict) and value.keys() >= _ENVELOPE
+
+
+def each_declared(
+    tasks: Sequence[Task[..., Any]], take: Callable[[Task[..., Any]], object]
+) -> None:
+    """Give declared tasks to a function: these; or if there are none all, also later ones.
+
+    Raises:
+        TypeError: One of them is not declared.
+    """
+    for task in tasks:
+        if not (isinstance(task, Task) and task.declared):
+            raise TypeError(f"workers run tasks declared with @task, got {task!r}")
+        take(task)
+    if not tasks:
+        on_declared(take)
+
+
+def seconds_put_off(options: Options, now: float) -> float:
+    """Return for how many seconds after an instant a job that is added then is put off."""
+    if options.run_at is not None:
+        return options.run_at.timestamp() - now
+    return options.delay or 0.0
+
+
+def check_consume(value: object) -> bool:
+    """Return whether the app's own process works the queue too.
+
+    Raises:
+        TypeError: The value does not say so.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"consume must be True or False, got {value!r}")
+    return value
 
 
 def check_timeout(value: float) -> float:

@@ -5,23 +5,30 @@ Needs the extra ``asgi_bg[celery]``, or a Celery that is there anyway.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from asgi_bg._task import Task, on_declared
+from asgi_bg._task import Task
 from asgi_bg.engines._celery_adds import Adds
 from asgi_bg.engines._celery_api import Celery
-from asgi_bg.engines._celery_messages import encode_call, native_of
+from asgi_bg.engines._celery_native import encode_call, native_of
+from asgi_bg.engines._celery_post import Post
 from asgi_bg.engines._celery_publisher import Publisher, driver_of
 from asgi_bg.engines._celery_results import Inquiry, keeps_results
 from asgi_bg.engines._celery_tasks import OVERTIME, declare, ends_worker
-from asgi_bg.engines._clerk import Clerk
 from asgi_bg.engines._inline import Inline
-from asgi_bg.engines.base import Engine, Feature, Message, Native, Report, check_timeout
+from asgi_bg.engines.base import (
+    Engine,
+    Feature,
+    Message,
+    Native,
+    Report,
+    check_timeout,
+    each_declared,
+    seconds_put_off,
+)
 from asgi_bg.exceptions import EngineError
 
 __all__ = ["CeleryEngine"]
@@ -30,10 +37,6 @@ MAX_PRIORITY = 255
 
 VISIBILITY_TIMEOUT = 3600.0
 """After how many seconds kombu gives a message of Redis to another worker, if not told other."""
-
-CLOSE_TIMEOUT = 0.4
-"""How long a connection may take to be closed in good order, in seconds: there are two, and
-little time for them."""
 
 
 class CeleryEngine(Engine):
@@ -60,11 +63,13 @@ class CeleryEngine(Engine):
             )
         self.app = app
         self.timeout = check_timeout(timeout)
-        self._sender: tuple[Clerk, Publisher] | None = None
-        self._asker: tuple[Clerk, Inquiry] | None = None
-        self._left_senders: list[Clerk] = []
-        self._left_askers: list[Clerk] = []
-        self._arrived: set[str] = set()
+        arrived: set[str] = set()
+        self._sending = Post(
+            "asgi_bg to celery", lambda: Publisher(app, self.timeout, arrived), self.timeout
+        )
+        self._asking = Post(
+            "asgi_bg about celery", lambda: Inquiry(app, self.timeout), self.timeout
+        )
         self._inline = Inline(Adds(self, app), OVERTIME, ends_worker)
 
     # In workers.
@@ -81,15 +86,7 @@ class CeleryEngine(Engine):
         Raises:
             TypeError: One of them is not declared with ``@task``.
         """
-        for task in tasks:
-            if not (isinstance(task, Task) and task.declared):
-                raise TypeError(f"register takes tasks declared with @task, got {task!r}")
-            self._declare(task)
-        if not tasks:
-            on_declared(self._declare)
-
-    def _declare(self, task: Task[..., Any]) -> None:
-        declare(self.app, task, self._inline)
+        each_declared(tasks, lambda task: declare(self.app, task, self._inline))
 
     # In the app.
 
@@ -115,9 +112,7 @@ class CeleryEngine(Engine):
                 f"task {task.name} asks for priority={options.priority}, and RabbitMQ knows "
                 f"those from 0 to {MAX_PRIORITY}"
             )
-        delay = options.delay or 0.0
-        if options.run_at is not None:
-            delay = options.run_at.timestamp() - time.time()
+        delay = seconds_put_off(options, time.time())
         if self._driver == "redis" and delay > self._visibility_timeout:
             raise EngineError(
                 f"task {task.name} is to be put off for {delay:.0f} seconds, and over Redis "
@@ -140,15 +135,17 @@ class CeleryEngine(Engine):
         return encode_call(name, args, kwargs)
 
     async def open(self) -> None:
-        await self._line()
+        try:
+            await self._sending.call(Publisher.ready)
+        except BaseException:
+            await self.close()
+            raise
 
     async def send(self, messages: Sequence[Message]) -> Sequence[str | None]:
-        clerk, publisher = await self._line()
-        return await clerk.call(publisher.send, messages)
+        return await self._sending.call(Publisher.send, messages)
 
     async def fetch(self, id: str) -> Report | None:
-        clerk, inquiry = await self._ask()
-        return await clerk.call(inquiry.fetch, id)
+        return await self._asking.call(Inquiry.fetch, id)
 
     async def cancel(self, id: str) -> bool:
         """Revoke a job.
@@ -158,60 +155,10 @@ class CeleryEngine(Engine):
             or the result backend says that it is revoked. Otherwise workers are told all the
             same, and those that run now drop it should it come to them.
         """
-        clerk, inquiry = await self._ask()
-        return await clerk.call(inquiry.revoke, id, "results" in self.supports)
+        return await self._asking.call(Inquiry.revoke, id, "results" in self.supports)
 
     async def close(self) -> None:
-        sender, self._sender = self._sender, None
-        asker, self._asker = self._asker, None
         try:
-            if sender is not None:
-                await self._dismiss(*sender, self._left_senders)
+            await self._sending.leave()
         finally:
-            if asker is not None:
-                await self._dismiss(*asker, self._left_askers)
-
-    async def _dismiss(self, clerk: Clerk, held: Publisher | Inquiry, left: list[Clerk]) -> None:
-        """Close a connection in good order; or break it, and leave its thread to itself."""
-        try:
-            if not clerk.is_busy:
-                with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
-                    await asyncio.wait_for(clerk.call(held.close), CLOSE_TIMEOUT)
-        finally:
-            clerk.dismiss(held.close)
-            if clerk.is_busy:
-                held.interrupt()
-            left.append(clerk)
-
-    async def _line(self) -> tuple[Clerk, Publisher]:
-        """Return the open way to the broker."""
-        await self._none_stuck(self._left_senders)
-        if self._sender is None:
-            publisher = Publisher(self.app, self.timeout, self._arrived)
-            self._sender = Clerk("asgi_bg to celery"), publisher
-            clerk = self._sender[0]
-            try:
-                await clerk.call(publisher.open)
-            except BaseException:
-                await self.close()
-                raise
-            return clerk, publisher
-        return self._sender
-
-    async def _ask(self) -> tuple[Clerk, Inquiry]:
-        await self._none_stuck(self._left_askers)
-        if self._asker is None:
-            self._asker = Clerk("asgi_bg about celery"), Inquiry(self.app, self.timeout)
-        return self._asker
-
-    async def _none_stuck(self, left: list[Clerk]) -> None:
-        """Wait for a thread that was left to itself: there is never more than one of a kind."""
-        end = time.monotonic() + self.timeout
-        while any(clerk.is_alive and clerk.is_busy for clerk in left):
-            if time.monotonic() > end:
-                raise ConnectionError(
-                    "a call to Celery's broker or result backend that was given up has not come "
-                    "to its end yet"
-                )
-            await asyncio.sleep(0.01)
-        left.clear()
+            await self._asking.leave()

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-from asgi_bg._ids import instant_of
-from asgi_bg._task import Task, on_declared
+from asgi_bg._task import Task
 from asgi_bg.engines.base import (
     Engine,
     Feature,
@@ -20,38 +18,34 @@ from asgi_bg.engines.base import (
     Native,
     Performer,
     Report,
+    check_consume,
     check_timeout,
+    each_declared,
 )
 from asgi_bg.engines.worker import Worker
 from asgi_bg.exceptions import EngineError, NotSerializable
 
 try:
     from procrastinate import App, PsycopgConnector
-    from procrastinate.jobs import DEFAULT_QUEUE, Job
-    from procrastinate.manager import QUEUEING_LOCK_CONSTRAINT, JobManager
-    from psycopg import DataError, IntegrityError
+    from procrastinate.jobs import DEFAULT_QUEUE
+    from procrastinate.manager import JobManager
 except ImportError as exc:
     raise ImportError(
         "asgi_bg.engines.procrastinate needs Procrastinate and psycopg; install them with: "
         "pip install 'asgi_bg[procrastinate]'"
     ) from exc
 
-from asgi_bg.engines._procrastinate_jobs import check_options, job_of, native_of, report_of
+from asgi_bg.engines._procrastinate_jobs import report_of
+from asgi_bg.engines._procrastinate_limits import check_options
 from asgi_bg.engines._procrastinate_line import Line, Opening
-from asgi_bg.engines._procrastinate_sql import FIND, FIND_ENDED, KNOWN_AMONG, LOOK, TABLES
-from asgi_bg.engines._procrastinate_worker import STALLED, Roster, retry_stalled
+from asgi_bg.engines._procrastinate_native import native_of
+from asgi_bg.engines._procrastinate_numbers import Numbers
+from asgi_bg.engines._procrastinate_rescue import STALLED, Rescue, retry_stalled
+from asgi_bg.engines._procrastinate_sender import Sender
+from asgi_bg.engines._procrastinate_sql import LOOK, TABLES
+from asgi_bg.engines._procrastinate_worker import Roster
 
 __all__ = ["ProcrastinateEngine"]
-
-FRESH = 0.25
-"""For how many seconds after it was added a job is sure not to have been sent by a process that
-has died since."""
-
-LAST = 10_000
-"""Among how many of the jobs deferred last it is seen that one sent again has ended already."""
-
-KNOWN = 10_000
-"""Of how many jobs the number that Procrastinate knows them by is remembered."""
 
 MAX_WORKED = 100
 """How many jobs the app's own process takes from the queue at once, unless it is told otherwise:
@@ -93,17 +87,16 @@ class ProcrastinateEngine(Engine):
                 "the app's connector must be a procrastinate.PsycopgConnector, got "
                 f"{app.connector!r}"
             )
-        if not isinstance(consume, bool):
-            raise TypeError(f"consume must be True or False, got {consume!r}")
         self.timeout = check_timeout(timeout)
-        self.consume = consume
+        self.consume = check_consume(consume)
         self._app = app
         self._sending = Line(app.connector)
         self._asking = Line(app.connector)  # what searches long is not to hold up what is sent
-        self._numbers: OrderedDict[str, int] = OrderedDict()
-        self._broken_at = time.time()
+        self._numbers = Numbers(self._asking)
+        self._sender = Sender(self._sending, self._numbers)
         self._worker = Worker(self)
         self._roster = Roster(app, self._worker, super().encode_native)
+        self._rescue = Rescue(app)
         self._is_registered = False
         self._opening = Opening(app)
 
@@ -117,16 +110,14 @@ class ProcrastinateEngine(Engine):
                 works the queue ``default``: the name of one that is worked.
 
         Raises:
+            TypeError: One of them is not declared with ``@task``.
             EngineError: The app has a task of Procrastinate's own of the same name.
         """
         self._is_registered = True
-        for task in tasks:
-            self._roster.add(task)
-        if not tasks:
-            on_declared(self._roster.add)
+        each_declared(tasks, self._roster.add)
         if retry_stalled:
             queue = DEFAULT_QUEUE if retry_stalled is True else retry_stalled
-            self._roster.add_rescue(queue)
+            self._rescue.add(queue)
 
     def check(self, task: Task[..., Any]) -> None:
         super().check(task)
@@ -158,31 +149,22 @@ class ProcrastinateEngine(Engine):
             )
 
     async def close(self) -> None:
-        self._broken_at = time.time()
+        self._sender.broken_at = time.time()
         self._sending.drop()
         self._asking.drop()
 
     async def send(self, messages: Sequence[Message]) -> Sequence[str | None]:
-        answers: dict[str, str | None] = {}
-        doubted = [message.id for message in messages if self._is_doubted(message)]
-        if doubted:
-            found = await self._sending.execute_query_all_async(
-                KNOWN_AMONG, locks=doubted, last=LAST
-            )
-            answers.update((row["lock"], None) for row in found)
-        new = [(message, job_of(message)) for message in messages if message.id not in answers]
-        await self._defer(new, answers)
-        return [answers[message.id] for message in messages]
+        return await self._sender.send(messages)
 
     async def fetch(self, id: str) -> Report | None:
-        number = await self._number_of(id)
+        number = await self._numbers.of(id)
         if number is None:
             return None
         rows = await self._asking.execute_query_all_async(LOOK, number=number)
         return report_of(rows[0]) if rows else None
 
     async def cancel(self, id: str) -> bool:
-        number = await self._number_of(id)
+        number = await self._numbers.of(id)
         if number is None:
             return False
         return await JobManager(self._asking).cancel_job_by_id_async(number)
@@ -234,70 +216,6 @@ class ProcrastinateEngine(Engine):
         }
         async with self._opening.opened():
             await self._app.run_worker_async(**options)
-
-    def _is_doubted(self, message: Message) -> bool:
-        """Whether it may have been sent before, and nobody heard of the acknowledgement."""
-        return message.queued_at < max(self._broken_at, time.time() - FRESH)
-
-    async def _defer(
-        self, entries: Sequence[tuple[Message, Job]], answers: dict[str, str | None]
-    ) -> None:
-        """Defer jobs with one statement; halve them to find one that cannot be."""
-        if not entries:
-            return
-        jobs = [job for _, job in entries]
-        try:
-            deferred = await JobManager(self._sending).batch_defer_jobs_async(jobs)
-        except (DataError, IntegrityError) as exc:
-            if len(entries) == 1:
-                ((message, job),) = entries
-                answers[message.id] = await self._reason(exc, message, job)
-                return
-        else:
-            for (message, _), job in zip(entries, deferred, strict=True):
-                answers[message.id] = None
-                self._remember(message.id, cast("int", job.id))
-            return
-        middle = len(entries) // 2
-        await self._defer(entries[:middle], answers)
-        await self._defer(entries[middle:], answers)
-
-    async def _reason(
-        self, exc: DataError | IntegrityError, message: Message, job: Job
-    ) -> str | None:
-        """Return why PostgreSQL will never take a job; None if it has it already."""
-        if isinstance(exc, DataError):
-            return f"PostgreSQL cannot keep it: {exc}"
-        if exc.diag.constraint_name != QUEUEING_LOCK_CONSTRAINT:
-            raise exc  # of the user's own; the next time may be better
-        if job.queueing_lock == message.id:
-            return None
-        reason = f"a job with the queueing lock {job.queueing_lock!r} waits already"
-        if not self._is_doubted(message):
-            return reason
-        waiting = await JobManager(self._sending).list_jobs_async(
-            task=job.task_name, queueing_lock=job.queueing_lock, status="todo"
-        )
-        is_known = any(other.task_kwargs == job.task_kwargs for other in waiting)
-        return None if is_known else reason
-
-    async def _number_of(self, id: str) -> int | None:
-        number = self._numbers.get(id)
-        if number is not None or instant_of(id) is None:
-            return number
-        rows = await self._asking.execute_query_all_async(FIND, lock=id)
-        if not rows:
-            # This reads all jobs, unless the user has made an index for it.
-            rows = await self._asking.execute_query_all_async(FIND_ENDED, lock=id)
-        number = cast("int | None", rows[0]["id"])
-        if number is not None:
-            self._remember(id, number)
-        return number
-
-    def _remember(self, id: str, number: int) -> None:
-        self._numbers[id] = number
-        while len(self._numbers) > KNOWN:
-            self._numbers.popitem(last=False)
 
 
 def _see(call: asyncio.Future[Any]) -> None:

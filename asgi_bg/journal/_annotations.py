@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, MethodType
 from typing import Annotated, Any, Literal, NewType, Optional, TypeAlias, TypeVar, cast
 
-from asgi_bg._record import describe_error
+from asgi_bg._failures import describe_error
 from asgi_bg.journal._values import (
     decoder_of,
     describe_type,

@@ -104,11 +104,20 @@ class JournalFile:
             raise JournalError(
                 f"the journal {self.path} cannot be used: this process may not read and write it"
             )
+        # Where nobody has it open, even a connection that only reads would make SQLite's files
+        # beside it, and leave them; not so with "immutable".
+        has_wal = os.path.exists(f"{os.path.realpath(self.path)}-wal")
+        mode = "ro" if has_wal else "ro&immutable=1"
         try:
-            with contextlib.closing(self._connect_to("ro")) as connection:
+            with contextlib.closing(self._connect_to(mode)) as connection:
                 version_of(connection, self.path)
         except sqlite3.OperationalError:
             pass  # whoever opens it to write is told why
+        except sqlite3.DatabaseError:
+            # "Immutable" takes no lock, and so may see a file that is just being written.
+            # Without a WAL, who opens it to write finds out as well and changes nothing.
+            if has_wal:
+                raise
 
     def _connect_to(self, mode: str) -> sqlite3.Connection:
         return sqlite3.connect(
@@ -154,12 +163,12 @@ class JournalFile:
             raise JournalError(f"the journal {self.path} cannot be used: {exc}") from exc
 
     @contextlib.contextmanager
-    def transaction(self, connection: sqlite3.Connection) -> Generator[sqlite3.Connection]:
+    def transaction(self, connection: sqlite3.Connection) -> Generator[None]:
         """Write several statements, all of them or none, when it is this process's turn."""
         with self.gate:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                yield connection
+                yield
                 connection.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):

@@ -6,6 +6,8 @@ import sqlite3
 import time
 from typing import Any
 
+import msgspec
+
 from asgi_bg._job import JobStatus
 from asgi_bg.journal._text import stored
 from asgi_bg.journal.queries import query
@@ -23,24 +25,26 @@ PRIORITIES = 100
 """How many priorities are looked at for the oldest job."""
 
 
+class Wanted(msgspec.Struct, frozen=True):
+    """Which jobs are looked for: those that stand so, of a task, with a text; or any."""
+
+    status: str | None
+    task: str | None
+    text: str | None
+
+
 def look_for(
-    connection: sqlite3.Connection,
-    status: str | None,
-    task: str | None,
-    text: str | None,
-    after: str | None,
-    limit: int,
-    seconds: float,
+    connection: sqlite3.Connection, wanted: Wanted, after: str | None, limit: int, seconds: float
 ) -> tuple[list[tuple[Any, ...]], str | None]:
     """Return the rows of jobs, the newest first, and where to go on; see `Journal.search`."""
     end = time.monotonic() + seconds
-    way = query(_way_to(connection, status))
+    way = query(_way_to(connection, wanted.status))
     # Most that are looked at are wanted, or few are: the pieces grow until that is known.
     size = min(PIECE, 2 * limit)
     values: dict[str, object] = {
-        "status": status,
-        "task": task,
-        "like": None if text is None else f"%{_escaped(stored(text[:TEXT_LIMIT]))}%",
+        "status": wanted.status,
+        "task": wanted.task,
+        "like": None if wanted.text is None else _containing(wanted.text),
         "after": after,
     }
     found: list[tuple[Any, ...]] = []
@@ -88,7 +92,9 @@ def find_oldest(connection: sqlite3.Connection, owner: int | None) -> float | No
     return oldest
 
 
-def _escaped(text: str) -> str:
+def _containing(text: str) -> str:
+    """Return the pattern of what has a text in it."""
+    text = stored(text[:TEXT_LIMIT])
     for char in "\\%_":
         text = text.replace(char, f"\\{char}")
-    return text
+    return f"%{text}%"

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args, get_origin
 
 import msgspec
 
-from asgi_bg._record import describe_error
+from asgi_bg._failures import describe_error
 
 NONFINITE: Final = "JSON has no nan and no infinity"
 

@@ -15,10 +15,9 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from asgi_bg._ids import first_id
-from asgi_bg._job import JobStatus
 from asgi_bg.exceptions import JournalError
 from asgi_bg.journal._ownership import is_alive
+from asgi_bg.journal._retention import ended_statuses, newest_id
 from asgi_bg.journal._sealing import Sealer
 from asgi_bg.journal.queries import query
 from asgi_bg.journal.schema import MIGRATIONS, version_of
@@ -37,7 +36,6 @@ BUSY_TIMEOUT = 10.0
 """How long to wait for the file where another program locks it, in seconds."""
 
 _LOOK_INTERVAL = 1_000_000  # SQLite's instructions between two looks whether to stop
-_LAST = 2.8e11  # seconds; what fits into an id
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -104,11 +102,9 @@ def count_failed(path: str, task: str | None) -> int:
 
 def count_ended(path: str, status: str | None, before: float) -> int:
     """Return how many jobs (that ended so) ended before that instant, in epoch seconds."""
-    newest = first_id(min(before + 0.001, _LAST))  # ids sort by milliseconds
+    values: dict[str, object] = {"before": before, "newest": newest_id(before)}
     return sum(
-        _count(path, "check_ended", {"status": each.value, "before": before, "newest": newest})
-        for each in JobStatus
-        if each.is_final and status in (None, each.value)
+        _count(path, "check_ended", {**values, "status": each}) for each in ended_statuses(status)
     )
 
 

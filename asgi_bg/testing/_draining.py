@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
-from asgi_bg._lane import run_apart
-from asgi_bg._scheduler import Scheduler
+from asgi_bg._scheduling.lane import run_apart
+from asgi_bg._scheduling.scheduler import Scheduler
 from asgi_bg.testing._store import INTERVAL, Entry, Store
 
 MARGIN = 5.0
@@ -80,7 +80,7 @@ class Draining:
                     return
                 if scheduler is None:
                     parts = entry.shelf.parts
-                    scheduler = made.get(id(parts.registry)) or parts.scheduler()
+                    scheduler = made.get(id(parts.registry)) or Scheduler(parts)
                     made[id(parts.registry)] = scheduler
                 await self._run_one(entry, scheduler)
         finally:
@@ -131,7 +131,7 @@ def _release(entry: Entry, scheduler: Scheduler) -> None:
     """Start a job that was laid aside."""
     record = entry.record
     if record.task.place == "process" and record.packed is None:
-        scheduler.prepare(record)
+        scheduler.pack(record)
     record.home = entry.scheduler = scheduler
     entry.release()
     run_apart(scheduler, [record])

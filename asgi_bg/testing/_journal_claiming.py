@@ -5,8 +5,9 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from asgi_bg.journal.base import Batch
+from asgi_bg.testing._journal_jobs import NOW, change, new_job, success, waiting
 from asgi_bg.testing._journal_process import OtherProcess
-from asgi_bg.testing._journal_site import NOW, JournalSite, change, held, success, waiting
+from asgi_bg.testing._journal_site import JournalSite
 
 
 class Claiming(JournalSite):
@@ -24,7 +25,7 @@ class Claiming(JournalSite):
     def test_a_claimed_job_is_one_owners(self) -> None:
         """J4: also one that its process adds and holds."""
         other = self.other()
-        [free, mine] = self.add(waiting(call='["x"]'), held())
+        [free, mine] = self.add(waiting(call='["x"]'), new_job())
         assert other.call("claim", 9, NOW) == [free]
         assert self.claim() == []
         assert self.row(free).owner != self.row(mine).owner
@@ -59,7 +60,7 @@ class Claiming(JournalSite):
     def test_a_job_that_is_given_back_is_anybodys(self) -> None:
         """As when a process has no room for it."""
         other = self.other()
-        [job] = self.add(held())
+        [job] = self.add(new_job())
         assert other.call("claim", 9, NOW) == []
         self.mark(change(job, is_held=False))
         assert self.row(job).owner is None
@@ -80,7 +81,7 @@ class Claiming(JournalSite):
 
     def test_a_put_off_job_of_an_owner_is_its_own(self) -> None:
         """It wakes by itself: others neither claim it nor are told of it."""
-        [job] = self.add(held(run_after=NOW + 1))
+        [job] = self.add(new_job(run_after=NOW + 1))
         assert self.other().call("claim", 9, NOW + 2) == []
         assert self.journal.next_due() is None
         self.mark(change(job, run_after=NOW + 3))
@@ -113,7 +114,7 @@ class Claiming(JournalSite):
 
     def test_a_job_that_is_put_off_has_left_its_turn(self) -> None:
         """R2: and one that is gone need not be waited for."""
-        first, gone = held(), held()
+        first, gone = new_job(), new_job()
         self.add(first, gone)
         followers = self.add(waiting(1, after=first.id), waiting(2, after=gone.id))
         assert self.claim() == []
@@ -124,7 +125,7 @@ class Claiming(JournalSite):
 
     def test_jobs_that_wait_for_others_stand_in_nobodys_way(self) -> None:
         """However many of them are older."""
-        first = held()
+        first = new_job()
         self.add(first, *(waiting(1, after=first.id) for _ in range(300)))
         free = self.add(*(waiting(2 + n) for n in range(3)))
         assert self.claim(1) + self.claim(1) + self.claim(9) == free
@@ -136,7 +137,7 @@ class Claiming(JournalSite):
             return self.journal.has_ready(), self.journal.has_retries()
 
         assert look() == (False, False)
-        mine, _ = self.add(held(), waiting(run_after=NOW + 60))
+        mine, _ = self.add(new_job(), waiting(run_after=NOW + 60))
         assert look() == (False, False), "held, and put off by its request"
         self.mark(change(mine, attempt=1, run_after=NOW + 60))
         assert look() == (False, True)

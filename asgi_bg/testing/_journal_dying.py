@@ -7,8 +7,9 @@ import signal
 from contextlib import suppress
 
 from asgi_bg.journal.base import Batch, Mark, Orphan
+from asgi_bg.testing._journal_jobs import NOW, change, new_job, success, waiting
 from asgi_bg.testing._journal_process import OtherProcess
-from asgi_bg.testing._journal_site import NOW, JournalSite, change, held, success, waiting
+from asgi_bg.testing._journal_site import JournalSite
 
 
 class Dying(JournalSite):
@@ -22,7 +23,7 @@ class Dying(JournalSite):
     def test_closing_gives_all_back(self) -> None:
         """Without a crash being counted, and with what was noted."""
         other = self.other()
-        running, put_off, done = held(), held(1), held(2)
+        running, put_off, done = new_job(), new_job(1), new_job(2)
         other.call("commit", Batch(added=[running, put_off, done]))
         marks: list[Mark] = [
             change(running.id, "running"),
@@ -51,9 +52,9 @@ class Dying(JournalSite):
     def test_the_jobs_of_a_killed_process_are_taken(self) -> None:
         """J3: those that it held, claimed or was running; and only they."""
         other = self.other()
-        claimed, mine = self.add(waiting(), held())
+        claimed, mine = self.add(waiting(), new_job())
         assert other.call("claim", 9, NOW) == [claimed]
-        waits, runs = held(1), held(2)
+        waits, runs = new_job(1), new_job(2)
         other.call("commit", Batch(added=[waits, runs]))
         other.call("note_start", runs.id, 1)
         other.call("commit", Batch(marks=[change(runs.id, "running", 1, started_at=NOW)]))
@@ -71,7 +72,7 @@ class Dying(JournalSite):
     def test_a_process_that_lives_keeps_its_jobs(self) -> None:
         """J4: however silent it is."""
         other = self.other()
-        job = held()
+        job = new_job()
         other.call("commit", Batch(added=[job]))
         os.kill(other.process.pid, signal.SIGSTOP)
         try:
@@ -86,7 +87,7 @@ class Dying(JournalSite):
     def test_one_of_several_takes_them(self) -> None:
         """J4."""
         dying, third = self.other(), self.other()
-        dying.call("commit", Batch(added=[held(n) for n in range(5)]))
+        dying.call("commit", Batch(added=[new_job(n) for n in range(5)]))
         dying.kill()
         assert sorted(map(len, (third.call("recover"), self.journal.recover()))) == [0, 5]
 
@@ -96,7 +97,7 @@ class Dying(JournalSite):
         for n in (1, 2, 3):
             other = self.other()
             assert other.call("claim", 1, NOW) == [job]
-            beside = held(n)
+            beside = new_job(n)
             other.call("commit", Batch(added=[beside]))
             other.call("note_start", job, n)
             found = self.recover(other)
@@ -115,7 +116,7 @@ class Dying(JournalSite):
     def test_what_was_noted_and_not_committed(self) -> None:
         """J3: an end that was noted is none that is run again, and no job is lost."""
         other = self.other()
-        late, done, tried = held(2), held(), held(1)
+        late, done, tried = new_job(2), new_job(), new_job(1)
         other.call("commit", Batch(added=[done, tried]))
         for job in (done, tried):
             other.call("note_start", job.id, 1)
@@ -132,7 +133,7 @@ class Dying(JournalSite):
     def test_what_was_dropped_does_not_come_back(self) -> None:
         """M5: though it was noted."""
         other = self.other()
-        job = held()
+        job = new_job()
         other.call("note", job)
         other.call("turn")
         other.call("commit", Batch(added=[job]))
@@ -143,7 +144,7 @@ class Dying(JournalSite):
     def test_a_cancelled_job_stays_so(self) -> None:
         """Though its owner has died before it could do anything about it."""
         other = self.other()
-        job = held()
+        job = new_job()
         other.call("commit", Batch(added=[job]))
         self.journal.cancel(job.id, "why", NOW)
         other.kill()

@@ -1,7 +1,7 @@
-"""Another process with a journal, which does what the contract of journals tells it to.
+"""Another process with a journal, which does what it is told.
 
-Run as a program, with the lines of Python that make ``journal``. It then reads calls, one a
-line, and answers each with a line: the representation of what was returned.
+Run as a program, with the lines of Python that make ``journal``. It then reads expressions, one
+a line, and answers each with a line: the representation of its value.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["OtherProcess", "main"]
 
 
 class OtherProcess:
-    """The other process, as the contract sees it.
+    """The other process, as seen from here.
 
     Args:
-        code: The lines of Python that make ``journal``.
+        code: The lines of Python that make ``journal``, and whatever else it is to know.
     """
 
     def __init__(self, code: str) -> None:
@@ -34,17 +34,21 @@ class OtherProcess:
         )
 
     def call(self, method: str, *args: object) -> Any:
-        """Call a method of its journal, and return plain values as they are, ids of rows."""
+        """Call a method of its journal, and return what `tell` returns."""
+        return self.tell(f"journal.{method}({', '.join(map(repr, args))})")
+
+    def tell(self, expression: str) -> Any:
+        """Return the value of an expression there: plain values as they are, ids of rows."""
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("the other process has no pipes")
-        self.process.stdin.write(f"{method}({', '.join(map(repr, args))})\n")
+        self.process.stdin.write(f"{expression}\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise AssertionError(f"the other process has died within {method}()")
+            raise AssertionError(f"the other process has died within {expression}")
         kind, value = ast.literal_eval(answer)
         if kind == "error":
-            raise AssertionError(f"in another process, {method}() has raised {value}")
+            raise AssertionError(f"in another process, {expression} has raised {value}")
         return value
 
     def kill(self) -> None:
@@ -62,13 +66,13 @@ class OtherProcess:
 
 def main(code: str) -> None:
     """Make the journal, and do what is read."""
-    names: dict[str, Any] = {}
+    # The values of `asgi_bg.journal.base` are written as Python reads them.
+    names: dict[str, Any] = {name: getattr(base, name) for name in base.__all__}
     exec(code, names)  # noqa: S102 - that of the test
-    journal = names["journal"]
-    for line in sys.stdin:
+    # Line by line as they come, also where another process shares what was read ahead.
+    for line in iter(sys.stdin.readline, ""):
         try:
-            # The values of `asgi_bg.journal.base` are written as Python reads them.
-            value = eval(f"journal.{line}", {"journal": journal, **vars(base)})  # noqa: S307
+            value = eval(line, names)  # noqa: S307
             answer = ("value", _plain(value))
         except Exception as exc:
             answer = ("error", repr(exc))

@@ -6,7 +6,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from asgi_bg.journal.base import Batch, Handover
-from asgi_bg.testing._journal_site import NOW, JournalSite, change, held, success, waiting
+from asgi_bg.testing._journal_jobs import NOW, change, new_job, success, waiting
+from asgi_bg.testing._journal_site import JournalSite
 
 
 class Reading(JournalSite):
@@ -14,8 +15,8 @@ class Reading(JournalSite):
 
     def test_what_is_not_there(self) -> None:
         """It is no error."""
-        assert self.journal.get(held().id) is None
-        assert self.journal.get_many([held().id]) == []
+        assert self.journal.get(new_job().id) is None
+        assert self.journal.get_many([new_job().id]) == []
         assert self.journal.holder_of("k") is None
         assert self.journal.next_due() is None
         assert self.journal.cancellations() == []
@@ -23,7 +24,7 @@ class Reading(JournalSite):
 
     def test_counts(self) -> None:
         """There is one for each status."""
-        running, succeeded, failed, cancelled, _ = self.add(*(held() for _ in range(5)))
+        running, succeeded, failed, cancelled, _ = self.add(*(new_job() for _ in range(5)))
         self.mark(
             change(running, "running"),
             success(succeeded),
@@ -36,7 +37,7 @@ class Reading(JournalSite):
 
     def test_finding_the_newest_first(self) -> None:
         """By status, by task, and page by page."""
-        jobs = self.add(*(held(n, task=f"app:{'ab'[n % 2]}") for n in range(6)))
+        jobs = self.add(*(new_job(n, task=f"app:{'ab'[n % 2]}") for n in range(6)))
         self.mark(success(jobs[0]), success(jobs[1]))
 
         def find(*wanted: object) -> list[str]:
@@ -53,15 +54,15 @@ class Reading(JournalSite):
 
     def test_several_by_their_ids(self) -> None:
         """Those that there are."""
-        jobs = self.add(held(), waiting(1), held(2))
-        found = self.journal.get_many([jobs[0], held().id, jobs[2]])
+        jobs = self.add(new_job(), waiting(1), new_job(2))
+        found = self.journal.get_many([jobs[0], new_job().id, jobs[2]])
         assert sorted(row.id for row in found) == sorted([jobs[0], jobs[2]])
 
     def test_searching(self) -> None:
         """For text in either case, and on from page to page."""
         jobs = self.add(
-            *(held(n, task=f"app:{'ab'[n % 2]}", call=f'["Needle {n}"]') for n in range(6)),
-            held(9, call='["hay"]'),
+            *(new_job(n, task=f"app:{'ab'[n % 2]}", call=f'["Needle {n}"]') for n in range(6)),
+            new_job(9, call='["hay"]'),
         )
         self.mark(success(jobs[0]))
         found: list[str] = []
@@ -82,7 +83,7 @@ class Reading(JournalSite):
 
     def test_samples(self) -> None:
         """The oldest of each stretch, without its end."""
-        jobs = self.add(*(held(n) for n in range(4)))
+        jobs = self.add(*(new_job(n) for n in range(4)))
         self.mark(success(jobs[0]), Handover(jobs[1], "arq", NOW))
         stretches = [(NOW, NOW + 2), (NOW + 2, NOW + 9), (NOW + 9, NOW + 99)]
         first, second, third = self.journal.sample(stretches, 9)
@@ -96,8 +97,8 @@ class Reading(JournalSite):
     def test_how_all_jobs_stand(self) -> None:
         """With the owners, and who of them is this process."""
         other = self.other()
-        other.call("commit", Batch(added=[held(), held()]))
-        tried, handed, _, _ = self.add(held(), held(), waiting(7), held(8))
+        other.call("commit", Batch(added=[new_job(), new_job()]))
+        tried, handed, _, _ = self.add(new_job(), new_job(), waiting(7), new_job(8))
         self.mark(Handover(handed, "arq", NOW), change(tried, attempt=1, run_after=NOW + 60))
         standing = self.journal.standing(9)
         assert standing.counts == self.journal.counts()
@@ -111,7 +112,7 @@ class Reading(JournalSite):
 
     def test_who_only_reads_is_no_owner(self) -> None:
         """W3: in a process that has not opened the journal; it may also cancel, retry, purge."""
-        failed, free = self.add(held(), waiting())
+        failed, free = self.add(new_job(), waiting())
         self.mark(change(failed, "failed"))
         reader = self.make_journal()
         try:

@@ -1,4 +1,4 @@
-"""What the tests of the contract of journals stand on: the hooks, and jobs to be written."""
+"""What the tests of the contract of journals stand on: the hooks, and what they share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asgi_bg._ids import new_id
-from asgi_bg.journal.base import Batch, Change, JobRow, Journal, NewJob, Success
+from asgi_bg.journal.base import Batch, JobRow, Journal, NewJob
+from asgi_bg.testing._journal_jobs import NOW
 from asgi_bg.testing._journal_process import OtherProcess
 
 try:
@@ -18,9 +18,6 @@ except ImportError as exc:
         "asgi_bg.testing.journal_contract needs pytest; install it with: "
         "pip install 'asgi_bg[testing]'"
     ) from exc
-
-NOW = 1_800_000_000.0
-"""The instant of the tests, in seconds since the epoch; journals are told what time it is."""
 
 
 class JournalSite:
@@ -91,47 +88,3 @@ class JournalSite:
     def claim(self, limit: int = 99, now: float = NOW) -> list[str]:
         """Claim jobs, and return their ids."""
         return [row.id for row in self.journal.claim(limit, now)]
-
-
-def held(at: float = 0.0, **fields: Any) -> NewJob:
-    """Return a new job that its process runs, added so many seconds after `NOW`."""
-    values: dict[str, Any] = {
-        "task": "app:work",
-        "call": "[]",
-        "options": None,
-        "queued_at": NOW + at,
-        "run_after": None,
-        "priority": 0,
-        "key": None,
-        "after": None,
-        "is_held": True,
-    }
-    return NewJob(new_id(NOW + at), **(values | fields))
-
-
-def waiting(at: float = 0.0, **fields: Any) -> NewJob:
-    """Return a new job that waits for whoever claims it."""
-    return held(at, **{"is_held": False, **fields})
-
-
-def success(id: str, attempt: int = 1, result: str | None = "1") -> Success:
-    """Return that a job has succeeded."""
-    return Success(id, attempt, NOW, NOW, result)
-
-
-def change(id: str, status: str = "queued", attempt: int = 1, **fields: Any) -> Change:
-    """Return how a job stands now."""
-    values: dict[str, Any] = {
-        "interrupted": 0,
-        "run_after": None,
-        "started_at": None,
-        "finished_at": NOW if status in ("succeeded", "failed", "cancelled") else None,
-        "progress": None,
-        "message": "",
-        "result": None,
-        "error": None,
-        "traceback": None,
-        "logs": None,
-        "is_held": status == "running",
-    }
-    return Change(id, status, attempt, **(values | fields))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from asgi_bg.journal.base import Batch, Handover
-from asgi_bg.testing._journal_site import NOW, JournalSite, change, held, success, waiting
+from asgi_bg.testing._journal_jobs import CHANGED, NOW, change, new_job, success, waiting
+from asgi_bg.testing._journal_site import JournalSite
 
 _FIELDS = ("id", "task", "call", "options", "queued_at", "run_after", "priority", "key", "after")
 
@@ -27,7 +28,7 @@ class Writing(JournalSite):
     def test_a_job_reads_as_it_was_written(self) -> None:
         """J1: all of it, whatever the characters."""
         odd = '["\\u0000 ü 漢", {}]'
-        job = held(
+        job = new_job(
             0.25, task="app:ü", call=odd, options='{"retries": 1}', run_after=NOW + 60,
             priority=-3, key="k", after="0" * 32, origin='["GET","/"]',
         )  # fmt: skip
@@ -50,7 +51,7 @@ class Writing(JournalSite):
 
     def test_a_job_written_twice_is_there_once(self) -> None:
         """As after a commit of which nobody knows whether it was done."""
-        job = held(key="k")
+        job = new_job(key="k")
         self.add(job)
         self.mark(success(job.id))
         self.add(job)
@@ -66,7 +67,7 @@ class Writing(JournalSite):
 
     def test_a_success(self) -> None:
         """It ends the job, and takes the error of an attempt before away."""
-        [job] = self.add(held(run_after=NOW))
+        [job] = self.add(new_job(run_after=NOW))
         self.mark(change(job, error="e", traceback="t", is_held=True))
         assert self.row(job).error == "e"
         self.mark(success(job, 2, '"r"'))
@@ -77,29 +78,17 @@ class Writing(JournalSite):
 
     def test_a_change_writes_all_that_changes(self) -> None:
         """J6: attempts, waits and progress."""
-        [job] = self.add(held())
-        fields = {
-            "interrupted": 1,
-            "run_after": NOW + 9,
-            "started_at": NOW,
-            "progress": 0.5,
-            "message": "half",
-            "result": "2",
-            "error": "e",
-            "traceback": "t",
-            "logs": "[]",
-            "past": "[]",
-        }
-        self.mark(change(job, "running", 2, **fields))
+        [job] = self.add(new_job())
+        self.mark(change(job, "running", 2, **CHANGED))
         row = self.row(job)
-        assert {name: getattr(row, name) for name in fields} == fields
+        assert {name: getattr(row, name) for name in CHANGED} == CHANGED
         assert (row.status, row.attempt) == ("running", 2)
         assert row.owner is not None
         assert self.journal.counts()["running"] == 1
 
     def test_of_several_marks_the_last_counts_but_none_after_an_end(self) -> None:
         """In one batch, and in one after the other."""
-        first, second = self.add(held(), held())
+        first, second = self.add(new_job(), new_job())
         self.mark(
             change(first, "running"),
             success(second),
@@ -113,7 +102,7 @@ class Writing(JournalSite):
     def test_a_mark_changes_no_job_of_somebody_else(self) -> None:
         """J4: whoever has it, and also when nobody has."""
         other = self.other()
-        theirs = held()
+        theirs = new_job()
         other.call("commit", Batch(added=[theirs]))
         [nobodys] = self.add(waiting())
         self.mark(success(theirs.id, 5), change(nobodys, "failed", 5))
@@ -122,10 +111,10 @@ class Writing(JournalSite):
     def test_a_dropped_job_leaves_nothing(self) -> None:
         """M5: neither a row nor a key; but only this process's."""
         other = self.other()
-        theirs = held()
+        theirs = new_job()
         other.call("commit", Batch(added=[theirs]))
-        [job] = self.add(held(key="k"))
-        again, both = held(key="k"), held()
+        [job] = self.add(new_job(key="k"))
+        again, both = new_job(key="k"), new_job()
         batch = Batch(added=[again, both], dropped=[job, both.id, theirs.id])
         assert self.journal.commit(batch) == {}
         assert self.journal.get(job) is self.journal.get(both.id) is None
@@ -134,7 +123,7 @@ class Writing(JournalSite):
 
     def test_a_key_has_one_job(self) -> None:
         """J6: the id of a second one leads to the first, whatever is asked."""
-        winner, loser, third = held(key="k"), held(key="k"), held(key="k")
+        winner, loser, third = new_job(key="k"), new_job(key="k"), new_job(key="k")
         self.add(winner)
         assert self.journal.commit(Batch(added=[loser, waiting()])) == {loser.id: winner.id}
         assert self.other().call("commit", Batch(added=[third])) == {third.id: winner.id}
@@ -149,20 +138,20 @@ class Writing(JournalSite):
 
     def test_a_key_is_free_when_its_job_is_forgotten(self) -> None:
         """J9."""
-        [job] = self.add(held(key="k"))
+        [job] = self.add(new_job(key="k"))
         self.mark(success(job))
         assert self.journal.purge(None, NOW + 1, 9) == 1
         assert self.journal.holder_of("k") is None
-        self.add(held(key="k"))
+        self.add(new_job(key="k"))
 
     def test_two_jobs_of_a_key_in_one_batch(self) -> None:
         """J6."""
-        first, second = held(key="k"), held(key="k")
+        first, second = new_job(key="k"), new_job(key="k")
         assert self.journal.commit(Batch(added=[first, second])) == {second.id: first.id}
 
     def test_a_job_that_was_handed_over(self) -> None:
         """E1: it is queued, nobody's, never claimed and not counted."""
-        [job] = self.add(held())
+        [job] = self.add(new_job())
         self.mark(Handover(job, "arq", NOW))
         row = self.row(job)
         assert (row.status, row.engine, row.finished_at, row.owner) == ("queued", "arq", NOW, None)
@@ -173,11 +162,11 @@ class Writing(JournalSite):
     def test_cancelling(self) -> None:
         """One that nobody has ends; of one that somebody has, that one is told."""
         other = self.other()
-        theirs = held()
+        theirs = new_job()
         other.call("commit", Batch(added=[theirs]))
-        free, over = self.add(waiting(), held())
+        free, over = self.add(waiting(), new_job())
         self.mark(success(over))
-        for job in (free, theirs.id, over, held().id):
+        for job in (free, theirs.id, over, new_job().id):
             self.journal.cancel(job, "why", NOW)
         row = self.row(free)
         assert (row.status, row.finished_at, row.error) == ("cancelled", NOW, "why")
@@ -188,12 +177,12 @@ class Writing(JournalSite):
 
     def test_retrying(self) -> None:
         """Only what failed or was cancelled, and with all attempts before it."""
-        failed, cancelled, done, open_job = self.add(held(), held(), held(), held())
+        failed, cancelled, done, open_job = self.add(new_job(), new_job(), new_job(), new_job())
         self.mark(change(failed, "failed", 3, error="e", interrupted=2))
         self.mark(change(cancelled, "cancelled"), success(done))
         assert self.journal.retry(failed)
         assert self.journal.retry(cancelled)
-        for job in (done, open_job, held().id):
+        for job in (done, open_job, new_job().id):
             assert not self.journal.retry(job)
         row = self.row(failed)
         assert (row.status, row.attempt, row.finished_at, row.owner) == ("queued", 0, None, None)
@@ -201,7 +190,7 @@ class Writing(JournalSite):
 
     def test_purging(self) -> None:
         """J9: by status and by when it ended, and so many at a time."""
-        jobs = self.add(*(held() for _ in range(5)))
+        jobs = self.add(*(new_job() for _ in range(5)))
         self.mark(*(success(job) for job in jobs[:3]), change(jobs[3], "failed"))
         assert self.journal.purge("failed", NOW - 1, 9) == 0
         assert self.journal.purge("failed", NOW + 1, 9) == 1
@@ -211,7 +200,7 @@ class Writing(JournalSite):
 
     def test_expiring_comes_to_an_end(self) -> None:
         """J9: it looks at some jobs at a time, and forgets none that has not ended."""
-        [over, open_job] = self.add(held(), waiting())
+        [over, open_job] = self.add(new_job(), waiting())
         self.mark(success(over))
         rounds = 0
         while self.journal.expire(NOW + 1e10, 10):

@@ -16,25 +16,25 @@ from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from asgi_bg._job import Job
-from asgi_bg._keeper import Keeper
-from asgi_bg._lane import Lane
 from asgi_bg._origin import Origin, Request
 from asgi_bg._record import JobRecord
-from asgi_bg._registry import Registry
 from asgi_bg._retry import backoff
 from asgi_bg._runner import Runner
-from asgi_bg._scheduler import Scheduler
-from asgi_bg._showing import Showing
+from asgi_bg._scheduling.admission import task_or_native
+from asgi_bg._scheduling.attempts import Attempts
+from asgi_bg._scheduling.ends import Ends
+from asgi_bg._scheduling.lane import Lane
+from asgi_bg._scheduling.parts import Parts
+from asgi_bg._scheduling.scheduler import Scheduler
 from asgi_bg._task import Task
 from asgi_bg._types import Receive, Scope, Send
-from asgi_bg.engines._link import Link
 from asgi_bg.engines.base import NativeTask
 from asgi_bg.middleware import BackgroundTaskMiddleware
 from asgi_bg.testing._shelf import Shelf, parts_of
 from asgi_bg.testing._store import INTERVAL, Store
 
 if TYPE_CHECKING:
-    from asgi_bg._consumer import Consumer
+    from asgi_bg.engines._consumer import Consumer
 
 AnyMethod: TypeAlias = "Callable[..., Any]"
 
@@ -44,22 +44,20 @@ AT_ONCE_TIMEOUT = 30.0
 _lanes: ContextVar[list[Lane] | None] = ContextVar("asgi_bg_lanes", default=None)
 
 _admit = Scheduler.admit
-_withdraw = Scheduler.withdraw
+_withdraw = Ends.withdraw
 _submit = Scheduler.submit
-_leave_for_retry = Scheduler._leave_for_retry
+_leave_for_retry = Attempts.leave_for_retry
 _soon = Scheduler.soon
-_scheduler_of = Runner._scheduler_of
+_scheduler_of = Runner.scheduler
 _serve = BackgroundTaskMiddleware.__call__
 
 
 class Outside(NamedTuple):
     """What a runner has outside of this process, and does without while a test records."""
 
-    keeper: Keeper | None
-    link: Link | None
+    parts: Parts
     consumer: Consumer | None
     consumes: bool
-    showing: Showing
 
 
 class Seam:
@@ -75,7 +73,7 @@ class Seam:
         self._store = store
         self._shelves: dict[int, Shelf] = {}
         self._outside: dict[Runner, Outside] = {}
-        self._made: dict[Scheduler, Outside] = {}
+        self._made: dict[Scheduler, Parts] = {}
 
     def open(self) -> None:
         """Replace the methods.
@@ -123,7 +121,7 @@ class Seam:
             for (owner, name, _), method in zip(_ORIGINALS, replacements, strict=True)
         )
 
-    # In place of the scheduler's.
+    # In place of the scheduler's, and of its rooms'.
 
     def admit(
         self,
@@ -155,14 +153,13 @@ class Seam:
         """
         if not task.is_durable:
             return task, (args, kwargs)
-        outside = self._made.get(scheduler)
-        keeper = scheduler._keeper if outside is None else outside.keeper
-        link = scheduler._link if outside is None else outside.link
+        parts = self._made.get(scheduler, scheduler.parts)
+        keeper, link = parts.keeper, parts.link
         if link is not None and not isinstance(task, NativeTask):
             link.engine.check(task)
         if keeper is not None:
             probe = JobRecord(task, args, kwargs, Context(), scheduler, None)
-            keeper._write_call(probe)
+            keeper.saver.write_call(probe)
             if not isinstance(task, NativeTask):
                 args, kwargs = probe.args, probe.kwargs
         plain = copy.copy(task)
@@ -170,20 +167,18 @@ class Seam:
         return plain, (args, kwargs)
 
     def _shelf_of(self, scheduler: Scheduler) -> Shelf:
-        registry: Registry = scheduler._registry
-        shelf = self._shelves.get(id(registry))
+        parts = parts_of(scheduler)
+        shelf = self._shelves.get(id(parts.registry))
         if shelf is None:
-            shelf = self._shelves.setdefault(
-                id(registry), Shelf(parts_of(scheduler), self._store.note)
-            )
+            shelf = self._shelves.setdefault(id(parts.registry), Shelf(parts, self._store.note))
         return shelf
 
-    def withdraw(self, scheduler: Scheduler, record: JobRecord, reason: str) -> None:
+    def withdraw(self, ends: Ends, record: JobRecord, reason: str) -> None:
         """Withdraw a job, and record that."""
         entry = self._store.entry_of(record)
         if entry is not None:
             entry.job.is_dropped = True
-        _withdraw(scheduler, record, reason)
+        _withdraw(ends, record, reason)
 
     def submit(self, scheduler: Scheduler, record: JobRecord) -> bool:
         """Lay a job aside instead of starting it, unless it is to run."""
@@ -197,62 +192,56 @@ class Seam:
         self._store.hold(entry, wait)
         return False
 
-    def leave_for_retry(self, scheduler: Scheduler, record: JobRecord, delay: float) -> None:
+    def leave_for_retry(self, attempts: Attempts, record: JobRecord, delay: float) -> None:
         """Let a job wait for another attempt by the clock of the test.
 
         The longest wait that may come is waited, as which part of it would is left to chance.
         """
         entry = self._store.entry_of(record)
         if entry is None:
-            _leave_for_retry(scheduler, record, delay)
+            _leave_for_retry(attempts, record, delay)
             return
         options = record.task.options
         base, cap = options.retry_delay, options.retry_max_delay
         longest = backoff(record.attempt, base=base, cap=cap, draw=1.0)
-        _leave_for_retry(scheduler, record, longest)
+        _leave_for_retry(attempts, record, longest)
         if record.timer is not None:
             record.timer.cancel()
             record.timer = None
-            scheduler.release()
+            attempts._drain.release()
         self._store.hold(entry, longest)
 
     # In place of the runner's and the middleware's.
 
-    def scheduler_of(self, runner: Runner, loop: asyncio.AbstractEventLoop) -> Scheduler:
-        """Return the scheduler of a loop; a new one knows neither journal nor engine."""
-        if loop in runner._schedulers:
-            return _scheduler_of(runner, loop)
-        if not any(each.is_supervised for each in runner._schedulers.values()):
+    def scheduler_of(self, runner: Runner) -> Scheduler:
+        """Return the scheduler of the running loop; a new one knows neither journal nor engine."""
+        is_new = asyncio.get_running_loop() not in runner.loops
+        if is_new and not any(each.is_supervised for each in runner._schedulers):
             self._detach(runner)
-        scheduler = _scheduler_of(runner, loop)
+        scheduler = _scheduler_of(runner)
         outside = self._outside.get(runner)
-        if outside is not None:
-            self._made[scheduler] = outside
-            link = outside.link
-            if link is not None:
-                native = Scheduler._task_or_native
-                scheduler.task_of = lambda func: native(_Linked(link), func)  # type: ignore[arg-type]
+        if is_new and outside is not None:
+            self._made[scheduler] = outside.parts
+            if outside.parts.link is not None:
+                scheduler.task_of = task_or_native(outside.parts.link)
         return scheduler
 
     def _detach(self, runner: Runner) -> None:
         if runner in self._outside:
             return
-        self._outside[runner] = Outside(
-            runner._keeper, runner._link, runner._consumer, runner.consumes, runner._showing
-        )
-        runner._keeper = runner._link = runner._consumer = None
-        runner.consumes = False
-        runner._showing = Showing(runner._registry, None)
+        parts = runner._parts
+        self._outside[runner] = Outside(parts, runner._consumer, runner.consumes)
+        runner._use(parts._replace(keeper=None, link=None))
+        runner._consumer, runner.consumes = None, False
 
     def _attach(self, runner: Runner, outside: Outside) -> None:
-        for loop, scheduler in list(runner._schedulers.items()):
+        for scheduler in runner._schedulers:
             if scheduler in self._made and not scheduler.is_supervised:
-                del runner._schedulers[loop]
-        runner._last_used = None
-        if runner._schedulers:
+                runner._schedulers.remove(scheduler)
+        if len(runner._schedulers):
             return  # somebody still serves with it, without what it would have to open first
-        runner._keeper, runner._link, runner._consumer = outside[:3]
-        runner.consumes, runner._showing = outside[3:]
+        runner._use(outside.parts)
+        runner._consumer, runner.consumes = outside.consumer, outside.consumes
 
     async def serve(
         self,
@@ -272,10 +261,6 @@ class Seam:
         finally:
             _lanes.reset(token)
             await _finished(lanes)
-
-
-class _Linked(NamedTuple):
-    link: Link
 
 
 def _as_method(replacement: AnyMethod) -> AnyMethod:
@@ -305,15 +290,15 @@ def start_now(scheduler: Scheduler, lane: Lane) -> None:
     if lanes is not None:
         lanes.append(lane)
     _soon(scheduler, lane)
-    scheduler._pump_ready()
+    scheduler.start_now()
 
 
 _ORIGINALS: tuple[tuple[type, str, AnyMethod], ...] = (
     (Scheduler, "admit", _admit),
-    (Scheduler, "withdraw", _withdraw),
+    (Ends, "withdraw", _withdraw),
     (Scheduler, "submit", _submit),
-    (Scheduler, "_leave_for_retry", _leave_for_retry),
+    (Attempts, "leave_for_retry", _leave_for_retry),
     (Scheduler, "soon", _soon),
-    (Runner, "_scheduler_of", _scheduler_of),
+    (Runner, "scheduler", _scheduler_of),
     (BackgroundTaskMiddleware, "__call__", _serve),
 )

@@ -1,47 +1,30 @@
 """Where recorded jobs lie until a test has them run."""
 
-# ruff: noqa: SLF001 - another scheduler is made of the parts of one
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from asgi_bg._execution.threads import ThreadPool
 from asgi_bg._job import Job, JobInfo, JobStatus
 from asgi_bg._origin import Origin, Request
 from asgi_bg._record import NO_KEYWORDS, JobRecord
-from asgi_bg._registry import Registry
 from asgi_bg._runner import Runner
-from asgi_bg._scheduler import Limits, Scheduler
+from asgi_bg._scheduling.parts import Parts
+from asgi_bg._scheduling.scheduler import Scheduler
 from asgi_bg._task import Task, as_task
-from asgi_bg.events import CANCELLED, Events
+from asgi_bg.events import CANCELLED
 from asgi_bg.exceptions import JobNotFound
 
 
-class Parts(NamedTuple):
-    """What a scheduler has of its runner; the event loop may as well be another one."""
-
-    limits: Limits
-    registry: Registry
-    threads: ThreadPool
-    events: Events
-
-    def scheduler(self) -> Scheduler:
-        """Return a scheduler of the running event loop, without a journal or an engine."""
-        return Scheduler(self.limits, self.registry, self.threads, self.events, None, None)
-
-
 def parts_of(scheduler: Scheduler) -> Parts:
-    """Return what a scheduler has of its runner."""
-    threads = scheduler._functions._threads
-    return Parts(scheduler._limits, scheduler._registry, threads, scheduler._events)
+    """Return what a scheduler is made of, but for a journal and an engine."""
+    return scheduler.parts._replace(keeper=None, link=None)
 
 
 def new_parts() -> Parts:
     """Return the parts of a new runner."""
-    runner = Runner()
-    return Parts(runner._limits, runner._registry, runner._threads, runner._events)
+    return Runner()._parts  # noqa: SLF001 - as a runner of defaults has them
 
 
 class Note(Protocol):

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from asgi_bg._record import JobRecord
-from asgi_bg._scheduler import Scheduler
+from asgi_bg._scheduling.scheduler import Scheduler
 from asgi_bg._task import Task
-from asgi_bg.engines.base import NativeTask
+from asgi_bg.engines.base import NativeTask, seconds_put_off
 from asgi_bg.testing._clock import Clock
 from asgi_bg.testing._recorded import RecordedJob
 from asgi_bg.testing._shelf import Shelf
@@ -117,15 +117,10 @@ class Store:
         """Return how many seconds a new job is put off by its options."""
         if entry.record.run:
             return 0.0  # it has run, and was queued anew by hand
-        options = entry.job.options
         if isinstance(entry.job.task, NativeTask):
             return math.inf  # it can only be run by its engine
-        if options.delay is not None:
-            return options.delay
-        if options.run_at is not None:
-            now = entry.record.queued_at + self.clock.elapsed
-            return max(0.0, options.run_at.timestamp() - now)
-        return 0.0
+        now = entry.record.queued_at + self.clock.elapsed
+        return max(0.0, seconds_put_off(entry.job.options, now))
 
     def hold(self, entry: Entry, wait: float) -> None:
         """Keep a job until it is run by the test, in so many seconds at the earliest."""

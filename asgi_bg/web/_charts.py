@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from asgi_bg._views import Bucket, Percentiles
+from asgi_bg.views import Bucket, Percentiles
 from asgi_bg.web import _format
 
 WIDTH, HEIGHT = 460, 190

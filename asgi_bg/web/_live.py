@@ -9,15 +9,14 @@ from contextlib import suppress
 from starlette.responses import Response
 
 from asgi_bg._types import Message, Receive, Scope, Send
-from asgi_bg.exceptions import JobNotFound
-from asgi_bg.web._ending import is_server_ending
+from asgi_bg.exceptions import JobNotFound, JournalError
+from asgi_bg.web._ending import is_server_ending, lasting
 from asgi_bg.web._panels import Panel, State
 
 logger = logging.getLogger("asgi_bg")
 
 STREAM_SECONDS = 30.0
-"""How long a stream goes on. Then its client asks again, so that authorize is asked again too,
-and no server that ends has to wait for longer."""
+"""How long a stream goes on, at most. Then its client asks again, and so authorize is, too."""
 
 HEARTBEAT = 15.0
 """After how many seconds of silence a line shows that the connection lives."""
@@ -85,8 +84,9 @@ class Watch:
         except Exception as exc:
             self.error = exc
             self._wake()
-            if not isinstance(exc, JobNotFound):
-                logger.warning("dashboard: live updates have stopped", exc_info=exc)
+            # Where nothing was seen yet, those who wait for it answer, and tell of it.
+            if self._state is not None:
+                _tell_end(exc)
 
     def _turn_to(self, state: State) -> None:
         before, self._state = self._state, state
@@ -97,6 +97,14 @@ class Watch:
         # Those who wait hold the old one; whoever comes later waits for the next change.
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _tell_end(exc: Exception) -> None:
+    text = "dashboard: live updates have stopped"
+    if isinstance(exc, JournalError):
+        logger.warning(f"{text}: %s", exc)
+    elif not isinstance(exc, JobNotFound):
+        logger.warning(text, exc_info=exc)
 
 
 class Watches:
@@ -187,7 +195,7 @@ class EventStream(Response):
     async def _tell(self, watch: Watch, send: Send) -> None:
         clock = asyncio.get_running_loop().time
         last = clock()
-        end = last + STREAM_SECONDS
+        end = last + lasting(STREAM_SECONDS)
         await send(_part(b"retry: 1000\n\n"))
         before = watch.state if watch.state.digest == self._seen else None
         while clock() < end and not is_server_ending() and watch.error is None:
@@ -203,6 +211,8 @@ class EventStream(Response):
                 await send(_part(b": still here\n\n"))
             else:
                 await watch.wait(TICK)
+        if isinstance(watch.error, JobNotFound):
+            await send(_part(b"event: gone\ndata: {}\n\n"))
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -65,7 +65,8 @@ _STATE = {
 _WAIT = {
     "name": "wait",
     "in": "query",
-    "description": "For how many seconds to wait, at most; more than 60 are taken as 60. "
+    "description": "For how many seconds to wait, at most; more than 60 are taken as 60, and "
+    "under some servers more than 10 as 10. "
     "With If-None-Match the answer comes as soon as the state is another, else as soon as the "
     "job has ended. A stream does not look at it.",
     "schema": {"type": "number", "minimum": 0},

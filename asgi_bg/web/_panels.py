@@ -13,7 +13,7 @@ import msgspec
 from asgi_bg._ids import instant_of
 from asgi_bg._job import JobInfo, as_instant
 from asgi_bg._runner import Runner
-from asgi_bg._views import JobPage
+from asgi_bg.views import JobPage
 from asgi_bg.web import _charts
 from asgi_bg.web._query import PAGE, Search
 from asgi_bg.web._render import Rendering

@@ -9,7 +9,8 @@ from typing import Any
 
 from starlette.responses import HTMLResponse, Response
 
-from asgi_bg._views import CAP
+from asgi_bg._visible import visible_on_page
+from asgi_bg.views import CAP
 from asgi_bg.web import _format, _query
 
 try:
@@ -53,6 +54,7 @@ def _environment(version: str) -> Environment:
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_seen,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
@@ -81,6 +83,12 @@ def _environment(version: str) -> Environment:
         }
     )
     return made
+
+
+def _seen(value: Any) -> Any:
+    """Return what a page shows of a value; HTML of ours, and ``|e`` in a template, stay as is."""
+    is_text = isinstance(value, str) and not hasattr(value, "__html__")
+    return visible_on_page(value) if is_text else value
 
 
 def _capped(number: int) -> str:

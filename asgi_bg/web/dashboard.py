@@ -18,8 +18,9 @@ from starlette.routing import Route, Router
 
 from asgi_bg._runner import Runner
 from asgi_bg._types import Message, Receive, Scope, Send
-from asgi_bg.exceptions import JobNotFound
+from asgi_bg.exceptions import JobNotFound, JournalError
 from asgi_bg.web._actions import VISITOR, Actions
+from asgi_bg.web._leaving import Sender
 from asgi_bg.web._live import EventStream, Watches
 from asgi_bg.web._panels import JobPanel, ListPanel, OverviewPanel, Panel
 from asgi_bg.web._query import (
@@ -93,9 +94,14 @@ class Dashboard:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await self._serve(scope, receive, send)
+            sender = Sender(send)
+            try:
+                await self._serve(scope, receive, sender)
+            except Exception:
+                if not sender.has_left:
+                    raise
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Sender) -> None:
         visitor = await self._access.visitor(Request(scope, receive))
         if isinstance(visitor, Response):
             await visitor(scope, receive, send)
@@ -112,8 +118,12 @@ class Dashboard:
         try:
             await self._router(inner, receive, answer.send)
         except Exception as exc:
+            if send.has_left:
+                raise
             status = _status_of(exc)
-            if status == 500:
+            if isinstance(exc, JournalError):
+                logger.error("dashboard: the jobs cannot be shown or changed now: %s", exc)
+            elif status == 500:
                 logger.exception("dashboard: a page could not be shown")
             if not answer.has_started:
                 await self._error(inner, status, exc)(inner, receive, answer.send)
@@ -224,6 +234,8 @@ def _status_of(exc: Exception) -> int:
             return 404
         case BadQuery():
             return 400
+        case JournalError():
+            return 503
         case _:
             return 500
 

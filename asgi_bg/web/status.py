@@ -18,7 +18,9 @@ import msgspec
 from asgi_bg._runner import Runner
 from asgi_bg._types import Receive, Scope, Send
 from asgi_bg.exceptions import JournalError
+from asgi_bg.web._ending import lasting
 from asgi_bg.web._following import Follower, Following
+from asgi_bg.web._leaving import Sender
 from asgi_bg.web._openapi import document
 from asgi_bg.web._state import JobState, state_of
 
@@ -53,10 +55,7 @@ EVENT_INTERVAL: Final = 0.1
 """How many seconds lie between two events of a stream, at least."""
 
 STREAM_LIMIT: Final = 60.0
-"""How many seconds a stream lasts; browsers connect again, and go on where they were.
-
-Some servers wait at their shutdown for streams to end, and cannot be seen to do so.
-"""
+"""How many seconds a stream lasts, at most; browsers connect again, and go on where they were."""
 
 RETRY_DELAY: Final = 1.0
 """After how many seconds a browser connects again, when a stream was interrupted."""
@@ -119,7 +118,12 @@ class JobStatusApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        await self._app(scope, receive, send)
+        sender = Sender(send)
+        try:
+            await self._app(scope, receive, sender)
+        except Exception:
+            if not sender.has_left:
+                raise
 
     async def _show(self, request: Request) -> Response:
         wait = _wait_of(request)
@@ -149,7 +153,7 @@ class JobStatusApp:
     async def _changed(self, request: Request, id: str, wait: float) -> JobState | None:
         """Wait until a job has ended, or is no longer as the client knows it."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait
+        deadline = loop.time() + lasting(wait)
         with self.follow(id, request.receive) as follower:
             state = await follower.first()
             known = _tags_known(request)
@@ -213,7 +217,7 @@ class _Stream(Response):
 
     async def _send_events(self, follower: Follower, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        end = loop.time() + STREAM_LIMIT
+        end = loop.time() + lasting(STREAM_LIMIT)
         while True:
             state = follower.state
             if state is None:

@@ -25,6 +25,7 @@ import psutil
 from asgi_bg.exceptions import JournalError
 from asgi_bg.journal import SQLiteJournal
 from tests.crash.audit import Evidence, Figures, Row, audit
+from tests.services.service import free_port
 
 DEADLINE = 40.0
 """How long anything may take that is waited for; far more than it needs on an idle machine."""
@@ -345,9 +346,7 @@ class Site:
         raise Failure(f"no server comes up\n{self.report()}")
 
     def _start_once(self, workers: int, lifespan: str, environment: dict[str, str]) -> Server:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port: int = free.getsockname()[1]
+        port = free_port()
         command = [sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port)]
         command += ["--workers", str(workers), "--no-access-log", "--timeout-keep-alive", "60"]
         command += ["--lifespan", lifespan]

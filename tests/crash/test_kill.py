@@ -131,8 +131,8 @@ def test_function_that_had_ended_beside_a_blocked_loop_does_not_run_again(site: 
     with site.block(server, 30):
         site.open("end")
         site.until(lambda: len(site.told("end", jobs)) == len(jobs), "end of the functions")
-        # What takes a moment after that is told; what waits for the loop would never be.
-        site.wait(lambda: len(site.told("noted")) == len(jobs), 1.0)
+        # What takes a moment after that is told; what waits for the loop would not be by then.
+        site.until(lambda: len(site.told("noted")) == len(jobs), "note of their ends", 20)
         server.kill()
     site.start()
     figures = site.finish()

@@ -47,7 +47,6 @@ class MemoryEngine(Engine):
         self.cancelled: list[str] = []
         self.opened = 0
         self.is_open = False
-        self.answers = asyncio.Event  # made where it is needed
 
     def native(self, func: object) -> Native | None:
         return Native(func, {"own": True}) if isinstance(func, str) else None

@@ -41,8 +41,8 @@ from arq.worker import Worker, create_worker, func  # noqa: E402
 from redis.asyncio import ConnectionPool  # noqa: E402
 from redis.exceptions import RedisError  # noqa: E402
 
-from asgi_bg.engines import _arq_json, _arq_queue  # noqa: E402
-from asgi_bg.engines._arq_worker import NO_LIMIT  # noqa: E402
+from asgi_bg.engines import _arq_json, _arq_line  # noqa: E402
+from asgi_bg.engines._arq_roster import NO_LIMIT  # noqa: E402
 from asgi_bg.engines.arq import ArqEngine  # noqa: E402
 from tests.engines import arq_site as site  # noqa: E402
 
@@ -133,7 +133,7 @@ def native_message(engine: ArqEngine, name: Any, *args: Any, **kwargs: Any) -> M
 
 
 def queue_of(engine: ArqEngine) -> str:
-    return engine._queue
+    return engine._keeping.queue
 
 
 async def ids_in(redis: Any, queue: str) -> list[str]:
@@ -275,7 +275,7 @@ async def test_client_of_the_user_lends_its_address_only(
     client: Any = client_of(server.url)
     engine = engine_of(redis=client)
     assert await engine.send([message(site.note, "word")]) == [None]
-    assert engine._redis is not client
+    assert await engine._line.client() is not client
     assert not client.connection_pool._available_connections
     await client.ping()
     await engine.close()
@@ -422,6 +422,11 @@ def test_worker_options_are_checked(options: dict[str, Any], error: str) -> None
         ArqEngine().worker_settings(**options)
 
 
+def test_tasks_of_workers_are_declared() -> None:
+    with pytest.raises(TypeError, match="declared with @task, got <built-in"):
+        ArqEngine().worker_settings(print)  # type: ignore[arg-type]
+
+
 def test_worker_has_one_function_for_a_name() -> None:
     """A declared task must not take the place of a function of ARQ's own, nor the reverse."""
     clash = func(site.own, name="arq-site:note")
@@ -535,7 +540,7 @@ async def test_master_is_found_through_a_sentinel(
         await engine.close()
         if theirs is not None:
             await theirs.ping()
-            await _arq_queue.disconnect(theirs)
+            await _arq_line.disconnect(theirs)
 
 
 def test_engine_works_in_one_event_loop_after_another(server: RedisServer) -> None:
@@ -1132,10 +1137,10 @@ async def test_worker_in_the_app_takes_no_more_than_it_may(engine_of: EngineOf, 
     await engine.send(jobs)
     async with working(engine, max_jobs=2) as (reporting, stopping, _):
         await until(lambda: len(reporting.log) == 2, DEADLINE)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # so many polls that one would take a third, if it could
         assert sorted(reporting.log) == [("start", "0"), ("start", "1")]
         stopping.set()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # the same, now that it stops
         reporting.gate.set()
     assert sorted(reporting.log[2:]) == [("end", "0"), ("end", "1")]
     assert await ids_in(redis, queue_of(engine)) == [job.id for job in jobs[2:]]
@@ -1174,7 +1179,8 @@ async def test_worker_in_the_app_knows_tasks_that_are_declared_later(
     """Modules may be imported when the app has long started."""
     engine = engine_of(consume=True)
     async with working(engine) as (reporting, _, _task):
-        await asyncio.sleep(0.1)
+        await engine.send([message(site.note, "early")])
+        await until(lambda: ("end", "early") in reporting.log, DEADLINE)
         late = site.note.using(name=f"arq-site:{uuid.uuid4().hex}")
         jobs = [message(late, "late"), native_message(engine, "nowhere")]
         await engine.send(jobs)
@@ -1201,7 +1207,8 @@ async def test_worker_in_the_app_outlasts_redis(
         await until(lambda: len(warnings_logged()) == 1, DEADLINE)
         reporting.gate.set()
         await until(lambda: ("end", "one") in reporting.log, DEADLINE)
-        await asyncio.sleep(1.5)
+        await until(lambda: len(warnings_logged()) == 2, DEADLINE)
+        await asyncio.sleep(1.5)  # the next try, a second later, fails without a word
         await asyncio.to_thread(own_server.start)
         await eventually_taken(engine)
         await until(lambda: ("end", "word") in reporting.log, DEADLINE)
@@ -1233,7 +1240,7 @@ async def test_worker_in_the_app_ends_in_time_without_redis(
     task = asyncio.create_task(engine.work(reporting, 10, stopping, 0.2))
     await until(lambda: reporting.log, DEADLINE)
     own_server.freeze()
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # until a poll is under way that nobody answers
     began = time.monotonic()
     stopping.set()
     await asyncio.wait_for(task, DEADLINE)
@@ -1256,7 +1263,7 @@ async def test_job_runs_for_longer_than_arq_would_allow(engine_of: EngineOf, red
             await stack.enter_async_context(run(worker))
         await until(lambda: reporting.log, DEADLINE)
         await until_ended(engine, slow.id)
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(3.0)  # longer than the lease, which has to be renewed
         assert 0 < await redis.pttl(f"arq:in-progress:{held.id}") <= 2000
         reporting.gate.set()
         await until_ended(engine, held.id)
@@ -1284,7 +1291,7 @@ async def test_limit_that_is_asked_for_counts_for_tasks_without_one(
         if is_asked:
             await until_ended(engine, jobs[0].id)
         else:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # longer than any limit that there might be
         reporting.gate.set()
         for job in jobs:
             await until_ended(engine, job.id)
@@ -1350,7 +1357,7 @@ async def test_settings_for_another_queue_are_for_its_workers_only(
         jobs = [message(site.note, "here"), message(site.note.using(queue=other), "there")]
         await engine.send(jobs)
         await until(lambda: ("end", "here") in reporting.log, DEADLINE)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # so many polls that one would take the other, if it could
         assert await ids_in(redis, other) == [jobs[1].id]
         async with run(in_process(settings)):
             await until(lambda: ("end", "there") in reporting.log, DEADLINE)
@@ -1435,7 +1442,7 @@ async def test_lost_cancellation_leaves_no_worker_behind(
         stopping.set()
         await asyncio.wait_for(task, DEADLINE)
         ended = polls
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # the time of five polls
     assert polls == ended
 
 

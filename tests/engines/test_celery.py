@@ -45,7 +45,7 @@ from kombu import Exchange, Queue  # noqa: E402
 from asgi_bg.engines import (  # noqa: E402
     _celery_brokers,
     _celery_publisher,
-    _celery_results,
+    _celery_reports,
     _celery_tasks,
 )
 from asgi_bg.engines._link import Link  # noqa: E402
@@ -850,8 +850,8 @@ async def test_connection_that_broke_while_idle_is_made_anew(
     engine: CeleryEngine = await engine_of(broker.url)
     queue = queue_name()
     assert await engine.send([message(to(queue), 1)]) == [None]
-    assert engine._sender is not None
-    connection = engine._sender[1]._connection
+    assert engine._sending.held is not None
+    connection = engine._sending.held._connection
     if isinstance(broker, RabbitServer):
         connection._connection.transport.sock.shutdown(socket.SHUT_RD)
     else:
@@ -1110,7 +1110,7 @@ async def test_the_example(redis: Service, workers: Workers) -> None:
 )
 def test_states_of_the_result_backend(meta: dict[str, Any], expected: Any) -> None:
     """As this project's states."""
-    report = _celery_results.report_of(meta)
+    report = _celery_reports.report_of(meta)
     if expected is None:
         assert report is None
         return
@@ -1128,7 +1128,7 @@ async def test_close_breaks_off_what_is_asked(
         assert not await engine.cancel(new_id(0))
         results.freeze()
         asking = asyncio.ensure_future(engine.fetch(new_id(0)))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # until the call waits for an answer, in its thread
         began = time.monotonic()
         await engine.close()
         with pytest.raises(Exception):  # noqa: B017, PT011 - of whatever kind
@@ -1143,11 +1143,15 @@ async def test_stuck_thread_is_waited_for_and_not_joined_by_another(
 ) -> None:
     """Should a call not even end when its connection is broken."""
     engine: CeleryEngine = await engine_of("memory://", timeout=0.2)
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
+
+    def stick(_publisher: object) -> None:
+        begun.set()
+        gate.wait()
+
     await engine.open()
-    assert engine._sender is not None
-    stuck = asyncio.ensure_future(engine._sender[0].call(gate.wait))
-    await asyncio.sleep(0.05)
+    stuck = asyncio.ensure_future(engine._sending.call(stick))
+    await until(begun.is_set, DEADLINE)
     stuck.cancel()
     await engine.close()
     with pytest.raises(ConnectionError, match="has not come to its end yet"):

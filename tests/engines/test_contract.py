@@ -176,8 +176,9 @@ class TestSaq(OnRedis):
             try:
                 job = await queue.dequeue(1.0)
                 sweeping = asyncio.ensure_future(queue.sweep(60, 0.5))
+                end = time.monotonic() + self.deadline
                 while not await queue.redis.exists(queue.namespace("sweep")):
-                    await asyncio.sleep(0)
+                    assert time.monotonic() < end, "it does not sweep"
                 if begins:
                     await job.update(status=saq.Status.ACTIVE)
                 assert await sweeping == ([] if begins else [sent.id])

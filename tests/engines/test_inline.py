@@ -252,9 +252,10 @@ def test_async_timeout(inline: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TimeoutError):
         perform(inline, "inline:slow", "[[true]]")
     assert module._here.own is not None
-    for left in asyncio.all_tasks(module._here.own.loop):
-        left.cancel()
-    module.run_here(asyncio.sleep(0.01))
+    left = asyncio.all_tasks(module._here.own.loop)
+    for call in left:
+        call.cancel()
+    module.run_here(asyncio.wait(left))
 
 
 @pytest.mark.parametrize("name", ["inline:untimed", "inline:slow"])

@@ -33,6 +33,8 @@ psycopg_pool = need("psycopg_pool")
 
 from asgi_bg.engines import _procrastinate_worker as worker_side  # noqa: E402
 from asgi_bg.engines._procrastinate_line import Opening  # noqa: E402
+from asgi_bg.engines._procrastinate_notes import Notes, Outcome  # noqa: E402
+from asgi_bg.engines._procrastinate_rescue import patience_of, revive  # noqa: E402
 from asgi_bg.engines.procrastinate import ProcrastinateEngine  # noqa: E402
 from tests.engines import procrastinate_site as site  # noqa: E402
 
@@ -215,7 +217,7 @@ async def test_jobs_of_a_process_that_died_are_there_once(app: Any, rows: Rows) 
     old = message(queued_at=time.time() - 1)
     for _ in range(2):
         engine = ProcrastinateEngine(app)
-        engine._broken_at = 0.0
+        engine._sender.broken_at = 0.0
         assert await engine.send([old]) == [None]
         await engine.close()
         rows("UPDATE procrastinate_jobs SET status = 'succeeded'")
@@ -634,7 +636,7 @@ async def test_report_says_how_a_job_stands(engine: ProcrastinateEngine, rows: R
     ):
         rows("UPDATE procrastinate_jobs SET status = %s::procrastinate_job_status", word)
         for job in (sent, own):
-            engine._numbers.clear()
+            engine._numbers.known.clear()
             report = await engine.fetch(job.id)
             assert report is not None
             assert (report.status, report.error, report.task) == (status, error, job.task)
@@ -642,7 +644,7 @@ async def test_report_says_how_a_job_stands(engine: ProcrastinateEngine, rows: R
             assert (report.finished_at is None) == (word in ("todo", "doing"))
     rows("DELETE FROM procrastinate_jobs")  # as with --delete-jobs
     assert await engine.fetch(sent.id) is None
-    engine._numbers.clear()
+    engine._numbers.known.clear()
     assert await engine.fetch(sent.id) is None
     assert await engine.fetch("no id of ours") is None
 
@@ -664,9 +666,9 @@ async def test_notes_that_are_none_are_not_read(engine: ProcrastinateEngine, row
 async def test_numbers_of_jobs_are_not_remembered_for_ever(
     engine: ProcrastinateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_bg.engines.procrastinate.KNOWN", 3)
+    monkeypatch.setattr("asgi_bg.engines._procrastinate_numbers.KNOWN", 3)
     await engine.send([message() for _ in range(5)])
-    assert len(engine._numbers) == 3
+    assert len(engine._numbers.known) == 3
 
 
 async def test_job_that_waits_is_cancelled(engine: ProcrastinateEngine, rows: Rows) -> None:
@@ -674,7 +676,7 @@ async def test_job_that_waits_is_cancelled(engine: ProcrastinateEngine, rows: Ro
     waits, runs = message(), message()
     await engine.send([waits, runs])
     rows("UPDATE procrastinate_jobs SET status = 'doing' WHERE queueing_lock = %s", runs.id)
-    engine._numbers.clear()
+    engine._numbers.known.clear()
     assert await engine.cancel(waits.id) is True
     assert await engine.cancel(runs.id) is False
     assert await engine.cancel(new_id(time.time())) is False
@@ -712,6 +714,8 @@ def test_some_tasks_are_registered() -> None:
     other = app_at("postgresql://127.0.0.1:1/none")
     ProcrastinateEngine(other).register(site.double, retry_stalled=False)
     assert "asgi_bg:retry_stalled" not in other.tasks
+    with pytest.raises(TypeError, match="declared with @task, got <built-in"):
+        ProcrastinateEngine(other).register(print)  # type: ignore[arg-type]
 
 
 def test_own_task_of_the_same_name_is_not_replaced() -> None:
@@ -737,7 +741,7 @@ def test_workers_that_rarely_show_life_are_given_time(
     defaults: dict[str, Any], seconds: float
 ) -> None:
     app = procrastinate.App(connector=procrastinate.PsycopgConnector(), worker_defaults=defaults)
-    assert worker_side._patience_of(app) == seconds
+    assert patience_of(app) == seconds
 
 
 # Procrastinate's own worker.
@@ -867,15 +871,15 @@ async def test_job_that_another_worker_has_already_is_left_alone(
     async with app.open_async():
         manager = app.job_manager
         [stalled] = await manager.get_stalled_jobs()
-        assert await worker_side._revive(manager, stalled) is True
-        assert await worker_side._revive(manager, stalled) is False
+        assert await revive(manager, stalled) is True
+        assert await revive(manager, stalled) is False
         rows("UPDATE procrastinate_jobs SET status = 'doing'")
-        assert await worker_side._revive(manager, stalled) is False
+        assert await revive(manager, stalled) is False
         # One that was sent twice after all waits in its place.
         [again] = await manager.get_stalled_jobs()
         await engine.send([message(id=again.queueing_lock)])
         assert len(rows("SELECT 1 FROM procrastinate_jobs")) == 2
-        assert await worker_side._revive(manager, again) is False
+        assert await revive(manager, again) is False
     assert "is left as it is" in caplog.text
 
 
@@ -946,7 +950,7 @@ async def test_job_that_is_aborted_is_not_run_again(
     job = await runner.add_task(site.waiting, str(tmp_path / "go"))
     await until(lambda: len(lines()) == 1, DEADLINE)
     async with app.open_async():
-        number = engine._numbers[job.id]
+        number = engine._numbers.known[job.id]
         assert await app.job_manager.cancel_job_by_id_async(number, abort=True)
     assert await ended(runner, job) is JobStatus.cancelled
     assert len(lines()) == 1
@@ -960,9 +964,9 @@ async def test_outcome_that_cannot_be_noted_stops_nobody(
     roster = worker_side.Roster(engine._app, engine._worker, engine.encode_native)
     job = SimpleNamespace(id=1, attempts=0, queueing_lock="job", task_name="site:note")
     context: Any = SimpleNamespace(job=job, app=engine._app)
-    notes = worker_side.Notes()
-    await roster._keep(context, notes, worker_side.Outcome(result="far too long for that"))
-    await roster._keep(context, notes, worker_side.Outcome())  # the app is not open
+    notes = Notes()
+    await roster._keep(context, notes, Outcome(result="far too long for that"))
+    await roster._keep(context, notes, Outcome())  # the app is not open
 
 
 # From a request to the worker.
@@ -1034,7 +1038,7 @@ async def test_consume_drains_at_shutdown(
         job = await runner.add_task(site.held, str(tmp_path / "go"))
         await until(lambda: len(lines()) == 1, DEADLINE)
         closing = asyncio.ensure_future(runner.aclose())
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # in which it would end, if it did not wait for the job
         assert not closing.done()
         (tmp_path / "go").touch()
         await closing
@@ -1072,7 +1076,7 @@ async def test_consume_outlasts_its_server(own_postgres: PostgresServer, lines: 
         await runner.add_task(site.double, 1)
         await until(lambda: len(lines()) == 1, DEADLINE)
         own_postgres.kill()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # an outage that lasts, so that some tries fail
         own_postgres.start()
         await runner.add_task(site.double, 2)
         await until(lambda: len(lines()) == 2, DEADLINE)

@@ -1,55 +1,15 @@
-"""A small BlackSheep application, served by real servers and by BlackSheep's test client."""
+"""A small BlackSheep application, for its test client; and a part of `sites.blacksheep`."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
-from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
-from blacksheep import Application, Content, Request, Response, Router, StreamedContent, WebSocket
+from blacksheep import Application, Request, Response, Router, StreamedContent, WebSocket
 from blacksheep.server.responses import json, not_found, text
 
-from asgi_bg import Runner, add_task, task
+from asgi_bg import Runner, add_task
 from asgi_bg.blacksheep import BackgroundTasks, init_app, tasks_from
-from asgi_bg.exceptions import JobNotFound
-
-DIRECTORY = os.environ.get("ASGI_BG_SERVER_TEST")
-
-LOG: list[str] = []
-visitor: ContextVar[str] = ContextVar("visitor", default="nobody")
-
-
-def note(word: str) -> None:
-    LOG.append(word)
-
-
-def note_visitor() -> None:
-    LOG.append(f"visitor {visitor.get()}")
-
-
-async def anote(word: str) -> None:
-    await asyncio.sleep(0)
-    LOG.append(word)
-
-
-def fail() -> None:
-    raise ValueError("task")
-
-
-@task(name="blacksheep wait")
-def wait(word: str) -> str:
-    """Note the begin and the end of a job in a file, and wait for another in between."""
-    folder = Path(DIRECTORY or "")
-    with open(folder / "words", "a") as file:
-        file.write(f"{word} begun\n")
-    while not (folder / f"{word}.gate").exists():
-        time.sleep(0.02)
-    with open(folder / "words", "a") as file:
-        file.write(f"{word}\n")
-    return word
+from tests.integrations.notes import LOG, anote, fail, note, note_visitor, visitor
 
 
 def make_app(runner: Runner | None = None, **options: Any) -> Application:
@@ -90,21 +50,6 @@ def make_app(runner: Runner | None = None, **options: Any) -> Application:
         tasks_from(websocket).add_task(note, await websocket.receive_text())
         await websocket.close()
 
-    @router.get("/durable/{word}")
-    async def durable(word: str) -> Response:
-        return json({"job": add_task(wait, word).id})
-
-    @router.get("/jobs/{id}")
-    async def job(id: str) -> Response:
-        try:
-            return json({"status": (await made.info(id)).status})
-        except JobNotFound:
-            return Response(404, content=Content(b"text/plain", b"no such job"))
-
-    @router.get("/log")
-    async def log() -> Response:
-        return json(LOG)
-
     @app.on_start
     async def start(_: Application) -> None:
         LOG.append("startup")
@@ -113,7 +58,7 @@ def make_app(runner: Runner | None = None, **options: Any) -> Application:
     async def stop(_: Application) -> None:
         LOG.append("shutdown")
 
-    made = init_app(app, runner=runner, **options)
+    init_app(app, runner=runner, **options)
     child = Application(router=Router())
 
     @child.router.get("/inner")
@@ -123,6 +68,3 @@ def make_app(runner: Runner | None = None, **options: Any) -> Application:
 
     app.mount("/sub", child)
     return app
-
-
-app = make_app(Runner(journal=Path(DIRECTORY, "journal.sqlite3") if DIRECTORY else None))

@@ -1,53 +1,15 @@
-"""A small Falcon application, served by real servers and by Falcon's test client."""
+"""A small Falcon application, for Falcon's test client; and a part of `sites.falcon`."""
 
 from __future__ import annotations
 
-import os
-import time
-from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 import falcon
 import falcon.asgi
 
-from asgi_bg import Runner, add_task, task
-from asgi_bg.exceptions import JobNotFound
-from asgi_bg.falcon import init_app, tasks_from
-
-DIRECTORY = os.environ.get("ASGI_BG_SERVER_TEST")
-
-LOG: list[str] = []
-visitor: ContextVar[str] = ContextVar("visitor", default="nobody")
-
-
-def note(word: str) -> None:
-    LOG.append(word)
-
-
-def note_visitor() -> None:
-    LOG.append(f"visitor {visitor.get()}")
-
-
-async def anote(word: str) -> None:
-    LOG.append(word)
-
-
-def fail() -> None:
-    raise ValueError("task")
-
-
-@task(name="falcon wait")
-def wait(word: str) -> str:
-    """Note the begin and the end of a job in a file, and wait for another in between."""
-    folder = Path(DIRECTORY or "")
-    with open(folder / "words", "a") as file:
-        file.write(f"{word} begun\n")
-    while not (folder / f"{word}.gate").exists():
-        time.sleep(0.02)
-    with open(folder / "words", "a") as file:
-        file.write(f"{word}\n")
-    return word
+from asgi_bg import add_task
+from asgi_bg.falcon import tasks_from
+from tests.integrations.notes import LOG, anote, fail, note, note_visitor, visitor
 
 
 class Items:
@@ -107,22 +69,6 @@ class Stream:
         await ws.close()
 
 
-class Durable:
-    """A job that is kept, and how it stands."""
-
-    async def on_get(self, req: Any, resp: Any, word: str) -> None:
-        resp.media = {"job": add_task(wait, word).id}
-
-    async def on_get_job(self, req: Any, resp: Any, word: str) -> None:
-        try:
-            resp.media = {"status": (await runner.info(word)).status}
-        except JobNotFound:
-            raise falcon.HTTPNotFound from None
-
-    async def on_get_log(self, req: Any, resp: Any) -> None:
-        resp.media = LOG
-
-
 class Lifespan:
     """What Falcon has for startup and shutdown."""
 
@@ -138,12 +84,4 @@ def make_app() -> falcon.asgi.App[Any, Any]:
     app.add_route("/items", Items())
     app.add_route("/both", Both())
     app.add_route("/stream", Stream())
-    durable = Durable()
-    app.add_route("/durable/{word}", durable)
-    app.add_route("/jobs/{word}", durable, suffix="job")
-    app.add_route("/log", durable, suffix="log")
     return app
-
-
-runner = Runner(journal=Path(DIRECTORY, "journal.sqlite3") if DIRECTORY else None)
-app = init_app(make_app(), runner=runner)

@@ -12,7 +12,8 @@ import pytest
 from asgi_bg import Runner
 from asgi_bg.exceptions import MiddlewareNotInstalled
 from tests.helpers import Connection, need
-from tests.integrations import serving
+from tests.integrations.notes import LOG
+from tests.integrations.serving import get_json, servers_of
 
 need("blacksheep")
 
@@ -24,18 +25,16 @@ from openapidocs.v3 import Info  # noqa: E402
 from asgi_bg.blacksheep import get_runner, init_app, tasks_from  # noqa: E402
 from tests.integrations import blacksheep_site as site  # noqa: E402
 
-TARGET = "tests.integrations.blacksheep_site:app"
-
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
 def _clear() -> None:
-    site.LOG.clear()
+    LOG.clear()
 
 
 def words() -> list[str]:
-    return [word for word in site.LOG if word not in ("startup", "shutdown")]
+    return [word for word in LOG if word not in ("startup", "shutdown")]
 
 
 async def request(app: Any, method: str, path: str) -> httpx.Response:
@@ -113,7 +112,11 @@ async def test_failing_task_fails_alone(
 async def test_get_runner_and_misuse(anyio_backend: Any) -> None:
     """M8: what is missing is named."""
     runner = Runner()
-    assert get_runner(site.make_app(runner)) is runner
+    app = Application(router=Router())
+    assert init_app(app, runner=runner) is runner
+    assert get_runner(app) is runner
+    own = Application(router=Router())
+    assert init_app(own, history=5) is get_runner(own)
     with pytest.raises(MiddlewareNotInstalled, match="init_app"):
         get_runner(Application(router=Router()))
     with pytest.raises(TypeError, match="either runner= or its options"):
@@ -134,35 +137,13 @@ async def test_parameter_stays_out_of_the_openapi_document(anyio_backend: Any) -
     assert "Background" not in str(document)
 
 
-def test_server_drains_and_journal_restarts(tmp_path: Path) -> None:
-    """R6, J1, J3: a polite end waits for the job; after a crash the next process runs it."""
-    words = tmp_path / "words"
-    with serving.running(serving.uvicorn(TARGET), tmp_path) as server:
-        serving.get_json(server, "/durable/polite")
-        server.until(lambda: words.exists() and "polite begun" in words.read_text(), "its begin")
-        server.terminate()
-        server.until_logged("Waiting for application shutdown")
-        server.open("polite.gate")
-        server.exit_code()
-        assert words.read_text() == "polite begun\npolite\n"
-    with serving.running(serving.uvicorn(TARGET), tmp_path) as server:
-        job = serving.get_json(server, "/durable/crash")["job"]
-        server.until(lambda: "crash begun" in words.read_text(), "its begin")
-        server.kill()
-    with serving.running(serving.uvicorn(TARGET), tmp_path) as server:
-        server.open("crash.gate")
-        server.until(
-            lambda: serving.get_json(server, f"/jobs/{job}")["status"] == "succeeded", "its end"
-        )
-        assert words.read_text().splitlines()[-1] == "crash"
-
-
 def test_server_runs_jobs_of_every_kind(tmp_path: Path) -> None:
     """M4, M7 behind a real server; a mounted application's too."""
-    with serving.running(serving.uvicorn(TARGET), tmp_path) as server:
+    with servers_of("tests.integrations.sites.blacksheep:served", tmp_path) as start:
+        server = start()
         for path in ("/items", "/stream", "/sub/inner", "/crash"):
             server.get(path)
-        expected = {"before an error", "while streaming", "mounted", "before a crash"}
-        server.until(lambda: expected <= set(serving.get_json(server, "/log")), "all words")
-        log = serving.get_json(server, "/log")
-        assert log.count("startup") == 1
+        expected = sorted(
+            ["startup", *["before an error", "while streaming", "mounted", "before a crash"]]
+        )
+        server.until(lambda: sorted(get_json(server, "/words")) == expected, "all words")

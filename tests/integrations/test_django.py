@@ -6,20 +6,22 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 
-from asgi_bg import Runner, add_task
+from asgi_bg import Runner, add_task, task
 from asgi_bg.exceptions import MiddlewareNotInstalled, NotSerializable
-from tests.helpers import Connection, need
+from tests.helpers import Connection, need, wait_until
+from tests.servers.harness import DAPHNE, ROOT, UVICORN, Kind, Server
 from tests.servers.harness import Connection as Client_
-from tests.servers.harness import Server
 
 need("django")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.integrations.django_site.settings")
@@ -30,6 +32,7 @@ django.setup()
 
 from django.core.asgi import get_asgi_application  # noqa: E402
 from django.core.exceptions import ImproperlyConfigured  # noqa: E402
+from django.core.wsgi import get_wsgi_application  # noqa: E402
 from django.db import connection, connections  # noqa: E402
 from django.http import HttpRequest, HttpResponse  # noqa: E402
 from django.test import AsyncClient, Client, RequestFactory, TestCase, override_settings  # noqa: E402
@@ -39,17 +42,20 @@ from django.test.utils import (  # noqa: E402
     teardown_databases,
     teardown_test_environment,
 )
+from django.urls import path  # noqa: E402
 
 from asgi_bg.django import (  # noqa: E402
     BackgroundTasksMiddleware,
+    _setup,
     collect_tasks,
     get_runner,
     init_app,
     tasks_from,
 )
-from tests.integrations import serving  # noqa: E402
+from asgi_bg.django._served import portal  # noqa: E402
 from tests.integrations.django_site import tasks  # noqa: E402
 from tests.integrations.django_site.models import Note  # noqa: E402
+from tests.integrations.serving import Start, get_json, servers_of  # noqa: E402
 
 SITE = "tests.integrations.django_site"
 
@@ -142,15 +148,12 @@ class SyncClientTest(TestCase):
         here, and the lock that this test holds may stand in its way; that it was tried counts."""
         with self.assertLogs("asgi_bg"):
             job = self.client.get("/flaky?word=a").content.decode()
-        deadline = time.monotonic() + 40
-        while self.client.get(f"/jobs/{job}").json()["attempt"] < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: self.client.get(f"/jobs/{job}").json()["attempt"] >= 2, "a second try")
 
     def test_durable_job_that_does_not_fit_fails_in_the_view(self) -> None:
         """J7 where there is a journal."""
-        path = Path(self.enterContext(_directory()), "journal.sqlite3")
-        with override_settings(ASGI_BG={"journal": path}):
+        journal = Path(self.enterContext(tempfile.TemporaryDirectory()), "journal.sqlite3")
+        with override_settings(ASGI_BG={"journal": journal}):
             with pytest.raises(NotSerializable, match="durable_note"):
                 self.client.get("/unfit")
             job = self.client.get("/durable?word=kept").json()["job"]
@@ -169,21 +172,13 @@ class SyncClientTest(TestCase):
         assert parts == [b"one", b"two"]
         expected = ["a", "visitor a", "b", "b plain", "n", "n through async", "n deep down", "c"]
         deadline = time.monotonic() + 40
-        while [note.word async for note in Note.objects.order_by("id")] != expected:
-            assert time.monotonic() < deadline
+        while (noted := [note.word async for note in Note.objects.order_by("id")]) != expected:
+            assert time.monotonic() < deadline, noted
             await asyncio.sleep(0.01)
-
-
-def _directory() -> Any:
-    import tempfile
-
-    return tempfile.TemporaryDirectory()
 
 
 def close(runner: Runner) -> None:
     """Close the runner of the test clients, in the event loop that it runs in."""
-    from asgi_bg.django._served import portal
-
     portal.start(runner.aclose(5)).result(40)
 
 
@@ -217,8 +212,6 @@ def test_view_that_raises_through_the_middleware() -> None:
 
     def view(request: HttpRequest) -> HttpResponse:
         add_task(done.append, "response")
-        from asgi_bg import task
-
         add_task(task(name="django always", run_on="always")(done.append), "always")
         raise RuntimeError("view")
 
@@ -244,8 +237,6 @@ def test_settings_and_arguments_make_the_runner(tmp_path: Path) -> None:
             init_app(application, runner=shared, history=5)
     for wrong in ({"jurnal": "x"}, {"run_on": "sometimes"}, ["journal"], {"max_jobs": 0}):
         with override_settings(ASGI_BG=wrong), pytest.raises(ImproperlyConfigured, match="ASGI_BG"):
-            from asgi_bg.django import _setup
-
             _setup._process.runner = None
             init_app(application)
 
@@ -262,35 +253,25 @@ async def test_runner_in_use_is_refused(anyio_backend: Any) -> None:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    started: list[Server] = []
-    environment = {**os.environ, "ASGI_BG_SERVER_TEST": str(tmp_path), "PYTHONPATH": serving.ROOT}
+def serve(tmp_path: Path) -> Iterator[Start]:
+    environment = {**os.environ, "ASGI_BG_SERVER_TEST": str(tmp_path), "PYTHONPATH": str(ROOT)}
     environment["DJANGO_SETTINGS_MODULE"] = f"{SITE}.settings"
     command = [sys.executable, "-m", "django", "migrate", "--run-syncdb", "-v", "0"]
     subprocess.run(command, check=True, env=environment, cwd=tmp_path, timeout=60)
-
-    def start(kind: Callable[[str], serving.Site] = serving.uvicorn) -> Server:
-        server = Server(kind(f"{SITE}.asgi:application"), tmp_path)
-        started.append(server)
-        return server
-
-    yield start
-    for server in started:
-        server.stop()
+    with servers_of(f"{SITE}.asgi:application", tmp_path) as start:
+        yield start
 
 
 def stored(server: Server) -> list[str]:
-    found: list[str] = serving.get_json(server, "/words")["words"]
+    found: list[str] = get_json(server, "/words")["words"]
     return found
 
 
-KINDS = pytest.mark.parametrize(
-    "kind", [serving.uvicorn, serving.daphne], ids=["uvicorn", "daphne"]
-)
+KINDS = pytest.mark.parametrize("kind", [UVICORN, DAPHNE], ids=str)
 
 
 @KINDS
-def test_jobs_of_every_kind_of_view(serve: Callable[..., Server], kind: Any) -> None:
+def test_jobs_of_every_kind_of_view(serve: Start, kind: Kind) -> None:
     """M4, R4, R6, R7: behind real servers, with lifespan and without."""
     server = serve(kind)
     assert server.get("/sync", word="a").status == 200
@@ -317,13 +298,13 @@ def _traceback_of_crash(server: Server) -> str:
 @KINDS
 @pytest.mark.parametrize("conn_max_age", ["0", "600"])
 def test_connections_stay_few(
-    serve: Callable[..., Server], kind: Any, conn_max_age: str, monkeypatch: pytest.MonkeyPatch
+    serve: Start, kind: Kind, conn_max_age: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Django does after a request: no job leaves a connection that its setting forbids,
     and async ones, failed ones too, leave neither connection nor thread."""
     monkeypatch.setenv("ASGI_BG_CONN_MAX_AGE", conn_max_age)
     server = serve(kind)
-    before = serving.get_json(server, "/connections")
+    before = get_json(server, "/connections")
     for number in range(40):
         server.get("/async", word=f"a{number}")
         server.get("/failing-tasks", word=f"f{number}")
@@ -334,7 +315,7 @@ def test_connections_stay_few(
     seen = [before]
 
     def is_settled() -> bool:
-        now = serving.get_json(server, "/connections")
+        now = get_json(server, "/connections")
         seen.append(now)
         return bool(
             now["open"] <= before["open"] + kept and now["threads"] <= before["threads"] + 8
@@ -344,47 +325,43 @@ def test_connections_stay_few(
 
 
 @KINDS
-def test_journal_keeps_jobs_through_a_crash(serve: Callable[..., Server], kind: Any) -> None:
+def test_journal_keeps_jobs_through_a_crash(serve: Start, kind: Kind) -> None:
     """J1, J3: what was acknowledged is run by the next process, with connections as ever."""
     server = serve(kind)
     ids = [
-        serving.get_json(server, "/durable", word="wait-1")["job"],
-        serving.get_json(server, "/durable", word="wait-2", **{"async": 1})["job"],
+        get_json(server, "/durable", word="wait-1")["job"],
+        get_json(server, "/durable", word="wait-2", **{"async": 1})["job"],
     ]
     server.until(lambda: {"wait-1 begun", "wait-2 begun"} <= set(stored(server)), "their begin")
     server.kill()
     again = serve(kind)
     again.open("wait-1.gate")
     again.open("wait-2.gate")
-    if kind is serving.daphne:
+    if kind is DAPHNE:
         again.get("/durable", word="another")  # without lifespan, the journal is opened by need
     again.until(lambda: {"wait-1", "wait-2"} <= set(stored(again)), "both notes")
     for job in ids:
-        again.until(
-            lambda job=job: serving.get_json(again, f"/jobs/{job}")["status"] == "succeeded", job
-        )
+        again.until(lambda job=job: get_json(again, f"/jobs/{job}")["status"] == "succeeded", job)
 
 
-def test_sigterm_waits_for_running_jobs(serve: Callable[..., Server]) -> None:
+def test_sigterm_waits_for_running_jobs(serve: Start) -> None:
     """R6: Django refuses the lifespan scope, and is answered for."""
     server = serve()
-    serving.get_json(server, "/durable", word="wait-1")
-    serving.get_json(server, "/durable", word="wait-2", **{"async": 1})
+    get_json(server, "/durable", word="wait-1")
+    get_json(server, "/durable", word="wait-2", **{"async": 1})
     server.until(lambda: {"wait-1 begun", "wait-2 begun"} <= set(stored(server)), "their begin")
     server.terminate()
     server.until_logged("Waiting for application shutdown")
     server.open("wait-1.gate")
     server.open("wait-2.gate")
     server.exit_code()
-    again = serve()
-    assert {"wait-1", "wait-2"} <= set(stored(again))
-    assert stored(again).count("wait-1 begun") == 1
+    # Each has been begun and ended once, the second server has nothing left to do.
+    expected = ["wait-1", "wait-1 begun", "wait-2", "wait-2 begun"]
+    assert sorted(stored(serve())) == expected
 
 
 def test_wsgi_server_runs_jobs_after_the_response(tmp_path: Path) -> None:
     """R7: `BackgroundTasksMiddleware`, as under ``runserver``."""
-    from django.core.wsgi import get_wsgi_application
-
     started, go_on, done = threading.Event(), threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -399,10 +376,6 @@ def test_wsgi_server_runs_jobs_after_the_response(tmp_path: Path) -> None:
 
     class Quiet(WSGIRequestHandler):
         def log_message(self, *arguments: Any) -> None: ...
-
-    import types
-
-    from django.urls import path
 
     urls: Any = types.ModuleType("asgi_bg_wsgi_urls")
     urls.urlpatterns = [path("", view)]

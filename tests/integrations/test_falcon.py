@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import pytest
 
 from asgi_bg import Runner
 from asgi_bg.exceptions import MiddlewareNotInstalled
-from tests.helpers import need, until
-from tests.integrations import serving
+from tests.helpers import need, until, wait_until
+from tests.integrations.notes import LOG
+from tests.integrations.serving import get_json, servers_of
 
 need("falcon")
 
@@ -23,12 +23,10 @@ import falcon.testing  # noqa: E402
 from asgi_bg.falcon import get_runner, init_app, tasks_from  # noqa: E402
 from tests.integrations import falcon_site as site  # noqa: E402
 
-TARGET = "tests.integrations.falcon_site:app"
-
 
 @pytest.fixture(autouse=True)
 def _clear() -> None:
-    site.LOG.clear()
+    LOG.clear()
 
 
 def client(**options: Any) -> Any:
@@ -37,10 +35,12 @@ def client(**options: Any) -> Any:
 
 def wait_for(*words: str) -> None:
     """Wait until the log has these words, in any order, and no others."""
-    deadline = time.monotonic() + 40
-    while sorted(word for word in site.LOG if word not in ("startup", "shutdown")) != sorted(words):
-        assert time.monotonic() < deadline, site.LOG
-        time.sleep(0.005)
+
+    def are_there() -> bool:
+        noted = [word for word in LOG if word not in ("startup", "shutdown")]
+        return sorted(noted) == sorted(words)
+
+    wait_until(are_there, f"{words}")
 
 
 def test_tasks_of_a_request(errors: Callable[[], list[str]]) -> None:
@@ -69,7 +69,7 @@ def test_stream_and_events() -> None:
     """M3: the end of either is that of the response."""
     assert client().simulate_get("/stream").content == b"onetwo"
     wait_for("while streaming")
-    site.LOG.clear()
+    LOG.clear()
     assert client().simulate_put("/stream").text.count("data:") == 2
     wait_for("between events")
 
@@ -80,9 +80,9 @@ async def test_websocket_and_lifespan(anyio_backend: Any) -> None:
     async with falcon.testing.ASGIConductor(init_app(site.make_app())) as conductor:
         async with conductor.simulate_ws("/stream") as socket:
             await socket.send_text("hello")
-        await until(lambda: "hello" in site.LOG, 40)
+        await until(lambda: "hello" in LOG, 40)
         await conductor.simulate_post("/items")
-    assert site.LOG == ["startup", "hello", "item", "visitor ada", "shutdown"]
+    assert LOG == ["startup", "hello", "item", "visitor ada", "shutdown"]
 
 
 def test_get_runner_and_misuse() -> None:
@@ -102,33 +102,16 @@ def test_get_runner_and_misuse() -> None:
         tasks_from(request)
 
 
-def test_server_drains_and_journal_restarts(tmp_path: Path) -> None:
-    """R6, J1, J3: a polite end waits for the job; after a crash the next process runs it."""
-    words = tmp_path / "words"
-    with serving.running(serving.uvicorn(TARGET), tmp_path) as server:
-        serving.get_json(server, "/durable/polite")
-        server.until(lambda: words.exists() and "polite begun" in words.read_text(), "its begin")
-        server.terminate()
-        server.until_logged("Waiting for application shutdown")
-        server.open("polite.gate")
-        server.exit_code()
-        assert words.read_text() == "polite begun\npolite\n"
-    with serving.running(serving.uvicorn(TARGET), tmp_path) as server:
-        job = serving.get_json(server, "/durable/crash")["job"]
-        server.until(lambda: "crash begun" in words.read_text(), "its begin")
-        server.kill()
-    with serving.running(serving.uvicorn(TARGET), tmp_path) as server:
-        server.open("crash.gate")
-        server.until(
-            lambda: serving.get_json(server, f"/jobs/{job}")["status"] == "succeeded", "its end"
-        )
-        assert words.read_text().splitlines()[-1] == "crash"
-
-
 def test_server_runs_jobs_of_every_kind(tmp_path: Path) -> None:
     """M4 behind a real server."""
-    with serving.running(serving.uvicorn(TARGET), tmp_path) as server:
+    with servers_of("tests.integrations.sites.falcon:served", tmp_path) as start:
+        server = start()
         for path in ("/both", "/stream", "/items"):
             server.get(path)
-        expected = {"asgi_bg", "falcon async", "falcon sync", "while streaming", "before an error"}
-        server.until(lambda: expected <= set(serving.get_json(server, "/log")), "all words")
+        expected = sorted(
+            [
+                "startup",
+                *["asgi_bg", "falcon async", "falcon sync", "while streaming", "before an error"],
+            ]
+        )
+        server.until(lambda: sorted(get_json(server, "/words")) == expected, "all words")

@@ -12,8 +12,9 @@ from fastapi.testclient import TestClient
 
 from asgi_bg.exceptions import MiddlewareNotInstalled
 from asgi_bg.fastapi import BackgroundTasks, get_runner, init_app, tasks_from
+from tests.helpers import wait_until
 
-LOG: list[Any] = []
+LOG: list[tuple[str, str]] = []
 
 
 @pytest.fixture(autouse=True)
@@ -80,13 +81,12 @@ def client(request: pytest.FixtureRequest) -> Iterator[TestClient]:
     if request.param:
         with client:
             yield client
-            LOG.append("closing")
     else:
         yield client
 
 
 def words() -> list[str]:
-    return [entry[0] for entry in LOG if entry != "closing"]
+    return [word for word, _ in LOG]
 
 
 def test_one_changed_import_is_enough(client: TestClient) -> None:
@@ -96,10 +96,7 @@ def test_one_changed_import_is_enough(client: TestClient) -> None:
     assert client.post("/items/0").status_code == 404
     client.get("/router/inner")
     expected = ["audit", "item 7", "audit", "item 0", "inner"]
-    for _ in range(500):
-        if len(words()) == len(expected):
-            break
-        threading.Event().wait(0.01)
+    wait_until(lambda: len(words()) >= len(expected), "the tasks")
     assert sorted(words()) == sorted(expected)
     assert ("audit", "asgi_bg worker") in LOG
     assert ("item 7", "loop") in LOG
@@ -108,10 +105,7 @@ def test_one_changed_import_is_enough(client: TestClient) -> None:
 def test_dependency_with_yield_is_closed_when_the_tasks_run(client: TestClient) -> None:
     """As documented: what a dependency opens is closed by then; its own tasks come last."""
     client.get("/sync")
-    for _ in range(500):
-        if len(words()) == 2:
-            break
-        threading.Event().wait(0.01)
+    wait_until(lambda: len(words()) >= 2, "both tasks")
     assert words() == ["session", "session closed"]
 
 
@@ -119,10 +113,7 @@ def test_websocket_endpoint(client: TestClient) -> None:
     """The same annotation there."""
     with client.websocket_connect("/ws") as socket:
         socket.send_text("hello")
-    for _ in range(500):
-        if words():
-            break
-        threading.Event().wait(0.01)
+    wait_until(words, "the task")
     assert words() == ["hello"]
 
 

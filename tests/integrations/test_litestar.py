@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -18,7 +16,8 @@ from asgi_bg import BackgroundTaskMiddleware, JobStatus, Runner, add_task, curre
 from asgi_bg import BackgroundTasks as Collector
 from asgi_bg.exceptions import MiddlewareNotInstalled
 from tests.helpers import Connection, need, until
-from tests.servers.harness import HYPERCORN, UVICORN, Kind, Server
+from tests.integrations.serving import servers_of
+from tests.servers.harness import HYPERCORN, UVICORN, Kind
 
 need("litestar")
 
@@ -44,11 +43,6 @@ from asgi_bg.litestar import (  # noqa: E402
 
 # Litestar 2.23 has new words for the parameters of the tests' own handlers.
 pytestmark = pytest.mark.filterwarnings("ignore:.*inferred (dependency|style):DeprecationWarning")
-
-
-@pytest.fixture
-def log() -> list[Any]:
-    return []
 
 
 def _fail() -> None:
@@ -651,82 +645,13 @@ async def test_durable_job_is_followed(tmp_path: Path) -> None:
         assert (await plugin.runner.info(job)).status is JobStatus.succeeded
 
 
-class _Site(Kind):
-    """A server for the application of this folder instead of the servers' own."""
-
-    def arguments(self, port: int, app: str, options: tuple[str, ...]) -> list[str]:
-        *start, _ = super().arguments(port, app, options)
-        return [*start, f"{app}:app"]
-
-
-def _launch(kind: Kind, entry: str) -> _Site:
-    launcher = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); {entry}"
-    return _Site(kind.name, kind.modules, ("-c", launcher), kind.bind, exit_code=kind.exit_code)
-
-
-SITES = [
-    _launch(UVICORN, "from uvicorn.main import main; main()"),
-    _launch(HYPERCORN, "from hypercorn.__main__ import main; sys.exit(main())"),
-]
-
-
-@pytest.fixture(params=SITES, ids=str)
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Server]]:
-    """Start the site, each time on the same journal and the same record."""
-    started: list[Server] = []
-
-    def start() -> Server:
-        started.append(Server(request.param, tmp_path, "litestar_site"))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
-
-
-def test_real_server_drains_at_sigterm(site: Callable[[], Server]) -> None:
-    """R6: the job ends, then the application is closed, then the server."""
-    server = site()
-    for path in ("/async", "/sync", "/own"):
-        assert server.get(path, id=path[1:]).status == 200
-        server.at("task-started", id=path[1:])
-    assert server.story("own") == ["own-task", "task-started"]
-    server.terminate()
-    for path in ("async", "sync", "own"):
-        server.open(f"{path}.task")
-    assert server.exit_code() == server.kind.exit_code
-    assert [event["event"] for event in server.events()][-4:] == ["task-ended"] * 3 + ["closed"]
-    assert "Traceback" not in server.log()
-
-
-def test_client_that_leaves_a_stream_takes_no_job_along(site: Callable[[], Server]) -> None:
-    """M6."""
-    server = site()
-    with server.connect() as client:
-        client.send("/stream", id="left")
-        with client.head() as response:
-            assert response.read(3) == b"one"
-    server.at("task-started", id="left")
-    server.open("left.app")
-    server.open("left.task")
-    server.until_ended("left", 1)
-
-
-def test_killed_server_loses_no_job(site: Callable[[], Server]) -> None:
-    """J3: whoever has the answer has the job, with the same id after the restart."""
-    server = site()
-    job = json.loads(server.get("/sync", id="killed").body)["job"]
-    server.at("task-started", id="killed")
-    server.kill()
-    server = site()
-    server.open("killed.task")
-    server.until_ended("killed", 1)
-    assert {event["job"] for event in server.events(id="killed")} == {job}
-    assert server.story("killed") == ["task-started", "task-started", "task-ended"]
-
-
-def test_without_litestar_the_import_names_the_extra() -> None:
-    """As for every optional partner."""
-    code = "import sys; sys.modules['litestar'] = None; import asgi_bg.litestar"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'asgi_bg[litestar]'" in done.stderr
+@pytest.mark.parametrize("kind", [UVICORN, HYPERCORN], ids=str)
+def test_own_task_of_a_response_runs_beside_ours(kind: Kind, tmp_path: Path) -> None:
+    """M4: Litestar awaits its own before the call ends, and ours starts after that."""
+    with servers_of("tests.integrations.sites.litestar:served", tmp_path) as start:
+        server = start(kind)
+        assert server.get("/own", id="own").status == 200
+        server.at("task-started", id="own")
+        assert server.story("own") == ["own-task", "job", "task-started"]
+        server.open("own.task")
+        server.until_ended("own", 1)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
@@ -17,7 +14,8 @@ from asgi_bg import BackgroundTaskMiddleware, JobStatus, Runner, add_task, task
 from asgi_bg import BackgroundTasks as Collector
 from asgi_bg.exceptions import JobFailed, JournalError, MiddlewareNotInstalled
 from tests.helpers import need, until
-from tests.servers.harness import DEADLINE, HYPERCORN, UVICORN, Kind, Server
+from tests.integrations.serving import servers_of
+from tests.servers.harness import DEADLINE, HYPERCORN, UVICORN, Server
 
 need("quart")
 
@@ -32,11 +30,6 @@ pytestmark = pytest.mark.anyio
 
 tasks = BackgroundTasks()
 """One for all requests, as Quart's ``request`` is."""
-
-
-@pytest.fixture
-def log() -> list[Any]:
-    return []
 
 
 def _fail() -> None:
@@ -464,72 +457,32 @@ async def test_durable_job_is_followed(tmp_path: Path) -> None:
         assert (await runner.info(job)).status is JobStatus.succeeded
 
 
-class _Site(Kind):
-    """A server for the application of this folder instead of the servers' own."""
-
-    def arguments(self, port: int, app: str, options: tuple[str, ...]) -> list[str]:
-        *start, _ = super().arguments(port, app, options)
-        return [*start, f"{app}:app"]
+@pytest.fixture(params=[UVICORN, HYPERCORN], ids=str)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    with servers_of("tests.integrations.sites.quart:served", tmp_path) as start:
+        yield start(request.param)
 
 
-def _launch(kind: Kind, entry: str) -> _Site:
-    launcher = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); {entry}"
-    return _Site(kind.name, kind.modules, ("-c", launcher), kind.bind, exit_code=kind.exit_code)
-
-
-SITES = [
-    _launch(UVICORN, "from uvicorn.main import main; main()"),
-    _launch(HYPERCORN, "from hypercorn.__main__ import main; sys.exit(main())"),
-]
-
-
-@pytest.fixture(params=SITES, ids=str)
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Server]]:
-    """Start the site, each time on the same journal and the same record."""
-    started: list[Server] = []
-
-    def start() -> Server:
-        started.append(Server(request.param, tmp_path, "quart_site"))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
-
-
-def test_real_server_drains_at_sigterm(site: Callable[[], Server]) -> None:
-    """R6: the job ends, then the application is closed, then the server."""
-    server = site()
-    for path in ("/async", "/sync", "/own"):
-        assert server.get(path, id=path[1:]).status == 200
-        server.at("task-started", id=path[1:])
+def test_task_of_quart_runs_beside_ours(server: Server) -> None:
+    """Quart starts its own at once, whatever becomes of the response."""
+    assert server.get("/own", id="own").status == 200
     server.at("own-task", id="own")
-    server.terminate()
-    for path in ("async", "sync", "own"):
-        server.open(f"{path}.task")
-    assert server.exit_code() == server.kind.exit_code
-    assert [event["event"] for event in server.events()][-4:] == ["task-ended"] * 3 + ["closed"]
-    assert "Traceback" not in server.log()
+    server.at("task-started", id="own")
+    server.open("own.task")
+    server.until_ended("own", 1)
 
 
-@pytest.mark.parametrize("path", ["/stream", "/slow"])
-def test_client_that_leaves_takes_no_job_along(path: str, site: Callable[[], Server]) -> None:
+def test_client_that_leaves_before_the_response_takes_no_job_along(server: Server) -> None:
     """M6: Quart cancels the handler of a client that has left, in the middle of anything."""
-    server = site()
     with server.connect() as client:
-        client.send(path, id="left")
-        if path == "/stream":
-            with client.head() as response:
-                assert response.read(3) == b"one"
-        else:
-            server.at("waiting", id="left")
+        client.send("/slow", id="left")
+        server.at("waiting", id="left")
     server.open("left.task")
     server.until_ended("left", 1)
 
 
-def test_websocket_on_a_real_server(site: Callable[[], Server]) -> None:
+def test_websocket_on_a_real_server(server: Server) -> None:
     """M3, M6: the client closes, Quart cancels the handler, the jobs run."""
-    server = site()
     connect = need("websockets.sync.client").connect
     with connect(f"ws://127.0.0.1:{server.port}/ws", proxy=None, open_timeout=DEADLINE) as client:
         client.send("word")
@@ -537,23 +490,3 @@ def test_websocket_on_a_real_server(site: Callable[[], Server]) -> None:
         assert not server.has("task-started", id="word")
     server.open("word.task")
     server.until_ended("word", 1)
-
-
-def test_killed_server_loses_no_job(site: Callable[[], Server]) -> None:
-    """J3: whoever has the answer has the job, with the same id after the restart."""
-    server = site()
-    job = json.loads(server.get("/sync", id="killed").body)["job"]
-    server.at("task-started", id="killed")
-    server.kill()
-    server = site()
-    server.open("killed.task")
-    server.until_ended("killed", 1)
-    assert {event["job"] for event in server.events(id="killed")} == {job}
-    assert server.story("killed") == ["task-started", "task-started", "task-ended"]
-
-
-def test_without_quart_the_import_names_the_extra() -> None:
-    """As for every optional partner."""
-    code = "import sys; sys.modules['quart'] = None; import asgi_bg.quart"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'asgi_bg[quart]'" in done.stderr

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask as StarlettesOwn
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -18,11 +19,6 @@ from starlette.websockets import WebSocket
 from asgi_bg import BackgroundTaskMiddleware, Runner, add_task
 from asgi_bg.exceptions import JobFailed, MiddlewareNotInstalled
 from asgi_bg.starlette import BackgroundTask, BackgroundTasks, get_runner, init_app, tasks_from
-
-
-@pytest.fixture
-def log() -> list[Any]:
-    return []
 
 
 def _fail() -> None:
@@ -195,6 +191,22 @@ def test_job_of_a_background_task_can_be_followed(log: list[Any]) -> None:
     with TestClient(app) as client:
         client.get("/")
         assert client.get("/results").text == "5"
+
+
+def test_background_task_is_what_starlettes_is(log: list[Any]) -> None:
+    """For code that looks at what it holds."""
+
+    def endpoint(request: Request) -> PlainTextResponse:
+        made = BackgroundTask(log.append, "done")
+        assert isinstance(made, StarlettesOwn)
+        assert (made.func, made.args, made.kwargs) == (log.append, ("done",), {})
+        return PlainTextResponse("ok", background=made)
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    init_app(app)
+    with TestClient(app) as client:
+        assert client.get("/").text == "ok"
+    assert log == ["done"]
 
 
 def test_without_middleware_the_endpoint_says_so() -> None:

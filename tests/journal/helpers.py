@@ -1,62 +1,35 @@
-"""Making jobs, and letting their owners die."""
+"""What is done with journals, letting their owners die among it."""
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asgi_bg._ids import new_id
-from asgi_bg.journal.base import Batch, Change, JobRow, NewJob, Success
+from asgi_bg.journal.base import Batch, JobRow, NewJob
 from asgi_bg.journal.sqlite import SQLiteJournal
+from asgi_bg.testing._journal_jobs import NOW, change, new_job, success, waiting
+from asgi_bg.testing._journal_process import OtherProcess
 
-NOW = 1_800_000_000.0
-
-
-def new_job(
-    at: float = NOW,
-    *,
-    call: str = "[]",
-    task: str = "app:work",
-    run_after: float | None = None,
-    priority: int = 0,
-    key: str | None = None,
-    after: str | None = None,
-    is_held: bool = True,
-) -> NewJob:
-    return NewJob(new_id(at), task, call, None, at, run_after, priority, key, after, is_held)
-
-
-def waiting(at: float = NOW, **fields: Any) -> NewJob:
-    """Return a job that nobody holds."""
-    return new_job(at, is_held=False, **fields)
-
-
-def success(id: str, attempt: int = 1, *, at: float = NOW, result: str | None = "1") -> Success:
-    return Success(id, attempt, at, at, result)
-
-
-def change(id: str, status: str = "queued", attempt: int = 1, **fields: Any) -> Change:
-    values: dict[str, Any] = {
-        "interrupted": 0,
-        "run_after": None,
-        "started_at": None,
-        "finished_at": NOW if status in ("succeeded", "failed", "cancelled") else None,
-        "progress": None,
-        "message": "",
-        "result": None,
-        "error": None,
-        "traceback": None,
-        "logs": None,
-        "is_held": status == "running",
-    }
-    return Change(id, status, attempt, **{**values, **fields})
+__all__ = [
+    "NOW",
+    "Other",
+    "add",
+    "change",
+    "check_counts",
+    "crash",
+    "files_left",
+    "ids_of",
+    "new_job",
+    "owner_files",
+    "row_of",
+    "success",
+    "until",
+    "waiting",
+]
 
 
 def add(journal: SQLiteJournal, *jobs: NewJob) -> list[str]:
@@ -106,46 +79,17 @@ def until(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
     return value
 
 
-class Other:
-    """Another process that has a journal open, and does what it is told."""
+class Other(OtherProcess):
+    """Another process that has a journal open, and knows what is here."""
 
-    def __init__(self, path: str | Path, code: str = "") -> None:
-        script = (
-            "import sys, os, time\n"
-            "from asgi_bg.journal.base import *\n"
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(
+            "import os, time\n"
             "from asgi_bg.journal.sqlite import SQLiteJournal\n"
             "from tests.journal.helpers import *\n"
-            "journal = SQLiteJournal(sys.argv[1])\n"
+            f"journal = SQLiteJournal({str(path)!r})\n"
             "journal.open()\n"
-            "for line in iter(sys.stdin.readline, ''):\n"
-            "    print(repr(eval(line)), flush=True)\n"
         )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code + script, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-
-    def tell(self, expression: str) -> Any:
-        """Return what it says to an expression of its ``journal``, if that is a literal."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(expression + "\n")
-        self.process.stdin.flush()
-        return ast.literal_eval(self.process.stdout.readline())
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def close(self) -> None:
-        self.kill()
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
 
 
 def owner_files(path: str | Path) -> list[Path]:

@@ -31,6 +31,7 @@ from tests.journal.helpers import (
     change,
     check_counts,
     crash,
+    files_left,
     ids_of,
     new_job,
     owner_files,
@@ -66,6 +67,7 @@ def run(code: str, *arguments: object) -> str:
 
 IMPORTS = """
 import os, resource, sys, tempfile
+from pathlib import Path
 from asgi_bg.exceptions import JournalError
 from asgi_bg.journal.base import Batch
 from asgi_bg.journal.sqlite import SQLiteJournal
@@ -515,7 +517,7 @@ def filled(path: Path) -> list[str]:
     """Write a journal of some pages, and return the ids of its jobs."""
     journal = SQLiteJournal(path)
     journal.open()
-    jobs = add(journal, *(waiting(NOW + n, call="x" * 2000) for n in range(50)))
+    jobs = add(journal, *(waiting(n, call="x" * 2000) for n in range(50)))
     journal.close()
     return jobs
 
@@ -599,6 +601,15 @@ def test_a_database_of_something_else(path: Path, sql: str) -> None:
     refused(path, "is a database of something else, and is left as it is")
 
 
+def test_a_database_of_something_else_that_nobody_has_open(path: Path) -> None:
+    """In WAL mode, a look alone would leave SQLite's files beside it, and nobody removes them."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE users (id)")
+    refused(path, "is a database of something else")
+    assert files_left(path) == ["jobs.db"]
+
+
 def test_a_database_of_something_else_with_a_wal(path: Path) -> None:
     with leaving_wal(path) as connection:
         connection.execute("INSERT INTO t VALUES (1)")
@@ -672,7 +683,7 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(
 def test_rows_edited_by_hand(make: Make, path: Path) -> None:
     """What they say is taken as it is, and nothing else suffers from it."""
     journal = make()
-    jobs = add(journal, *(waiting(NOW + n) for n in range(5)))
+    jobs = add(journal, *(waiting(n) for n in range(5)))
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for column, value in [
             ("call", "no JSON"),
@@ -707,7 +718,7 @@ def dying(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("dying") / "jobs.db"
     journal = SQLiteJournal(path)
     journal.open()
-    add(journal, new_job(), new_job(NOW + 1))
+    add(journal, new_job(), new_job(1))
     crash(journal)
     return path
 
@@ -831,7 +842,7 @@ SECRET = "a very secret word"
 
 
 def fill_with_secrets(journal: SQLiteJournal) -> list[str]:
-    jobs = add(journal, *(new_job(NOW + n, call=f'["{SECRET}"]') for n in range(4)))
+    jobs = add(journal, *(new_job(n, call=f'["{SECRET}"]') for n in range(4)))
     marks = [
         success(jobs[0], result=f'"{SECRET}"'),
         change(
@@ -926,14 +937,14 @@ def test_keys_are_changed_by_putting_a_new_one_in_front(make: Make, path: Path) 
 def test_the_wrong_key_starts_nothing_and_loses_nothing(make: Make, keys: list[bytes]) -> None:
     """Jobs that it does not open wait for theirs, and the others not for that."""
     right = make(keys=[OTHER_KEY])
-    jobs = add(right, *(waiting(NOW + n) for n in range(3)))
-    follower = waiting(NOW + 3, after=jobs[2])
+    jobs = add(right, *(waiting(n) for n in range(3)))
+    follower = waiting(3, after=jobs[2])
     add(right, follower)
     wrong = make(keys=keys)
     for _ in range(2):
         with pytest.raises(JournalError, match="none of the journal's keys opens"):
             wrong.claim(2, NOW)
-    [readable] = add(wrong, waiting(NOW + 9))
+    [readable] = add(wrong, waiting(9))
     assert ids_of(wrong.claim(2, NOW)) == [readable]
     assert ids_of(right.claim(9, NOW)) == [*jobs, follower.id]
 

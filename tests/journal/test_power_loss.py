@@ -93,11 +93,11 @@ def test_every_acknowledged_job_is_there(tmp_path: Path, owners: str) -> None:
         for n in range(40):
             match chance.randrange(5):
                 case 0 | 1:
-                    jobs = [new_job(NOW + n) for _ in range(chance.randint(1, 30))]
+                    jobs = [new_job(n) for _ in range(chance.randint(1, 30))]
                     held += add(journal, *jobs)
                     expected |= {job.id: "queued" for job in jobs}
                 case 2:
-                    job = waiting(NOW + n, call="x" * chance.randrange(20_000))
+                    job = waiting(n, call="x" * chance.randrange(20_000))
                     add(journal, job)
                     expected[job.id] = "queued"
                 case 3 if held:
@@ -155,7 +155,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, li
     ended: set[str] = set()
     with working(path) as journal:
         for n in range(30):
-            jobs = add(journal, *(new_job(NOW + n, call="x" * 300 * (n % 4)) for _ in range(3)))
+            jobs = add(journal, *(new_job(n, call="x" * 300 * (n % 4)) for _ in range(3)))
             known |= {*jobs}
             borders.append((wal.stat().st_size, {*known}, {*ended}))
             journal.commit(Batch(marks=[success(jobs[0]), change(jobs[1], "failed")]))
@@ -223,10 +223,10 @@ def test_power_fails_while_the_wal_is_moved_into_the_file(
     directory = tmp_path_factory.mktemp("checkpoint")
     path = directory / "jobs.db"
     with working(path) as journal:
-        jobs = add(journal, *(new_job(NOW + n, call="x" * 900) for n in range(20)))
+        jobs = add(journal, *(new_job(n, call="x" * 900) for n in range(20)))
         assert journal._file.connection is not None
         journal._file.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        jobs += add(journal, *(new_job(NOW + n, call="y" * 900) for n in range(20)))
+        jobs += add(journal, *(new_job(n, call="y" * 900) for n in range(20)))
         journal.commit(Batch(marks=[success(job) for job in jobs[:5]]))
         copy = copied(path, directory / "copy")
         assert copy.with_name("jobs.db-wal").stat().st_size
@@ -249,7 +249,7 @@ def test_normal_durability_loses_no_more_than_the_last_commits(tmp_path: Path) -
     """Its file is sound whatever was lost: the commits that are there are the first ones."""
     path = tmp_path / "jobs.db"
     with working(path, durability="normal") as journal:
-        jobs = [add(journal, new_job(NOW + n, call="x" * 3000))[0] for n in range(8)]
+        jobs = [add(journal, new_job(n, call="x" * 3000))[0] for n in range(8)]
         copy = copied(path, tmp_path / "whole")
     data = copy.with_name("jobs.db-wal").read_bytes()
     for size in range(0, len(data) + 1, 3001):
@@ -265,7 +265,7 @@ def test_a_ledger_that_is_older_than_the_file_undoes_nothing(tmp_path: Path) -> 
     journal = SQLiteJournal(path)
     journal.open()
     [file] = owner_files(path)
-    jobs = add(journal, *(new_job(NOW + n) for n in range(4)))
+    jobs = add(journal, *(new_job(n) for n in range(4)))
     for job in jobs:
         journal.note_start(job, 1)
     journal.note(change(jobs[0], run_after=NOW + 1, is_held=True))

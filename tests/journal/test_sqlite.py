@@ -18,11 +18,13 @@ import pytest
 
 from asgi_bg._ids import new_id
 from asgi_bg.exceptions import JournalError
-from asgi_bg.journal import Journal
-from asgi_bg.journal import sqlite as sqlite_module
+from asgi_bg.journal import Journal, _claiming
 from asgi_bg.journal._ledger import SEGMENT, SLOTS
 from asgi_bg.journal.base import Batch, Orphan
+from asgi_bg.journal.queries import query
 from asgi_bg.journal.sqlite import SQLiteJournal
+from asgi_bg.testing._journal_jobs import CHANGED
+from tests.helpers import wait_until
 from tests.journal.conftest import Make
 from tests.journal.helpers import (
     NOW,
@@ -37,7 +39,6 @@ from tests.journal.helpers import (
     owner_files,
     row_of,
     success,
-    until,
     waiting,
 )
 
@@ -195,7 +196,7 @@ def test_many_processes_can_begin_with_one_file_at_once(path: Path) -> None:
 
 def test_an_added_job_reads_as_it_was_written(journal: SQLiteJournal) -> None:
     job = new_job(
-        NOW + 0.25,
+        0.25,
         call='[1,"\\u0000\\ud800 ü"]',
         task="app:ü",
         run_after=NOW + 60,
@@ -229,7 +230,7 @@ def test_a_batch_is_nothing_or_all(journal: SQLiteJournal) -> None:
 
 def test_a_job_that_cannot_be_written_is_never_passed_over(journal: SQLiteJournal) -> None:
     """What is no text, or missing, is an error, and no silence."""
-    for wrong in (new_job(task=None), new_job(call=None), new_job(priority="x")):  # type: ignore[arg-type]
+    for wrong in (new_job(task=None), new_job(call=None), new_job(priority="x")):
         with pytest.raises(sqlite3.IntegrityError):
             journal.commit(Batch(added=[wrong]))
     assert journal.counts() == NONE
@@ -244,7 +245,7 @@ def test_adding_a_job_twice_is_adding_it_once(journal: SQLiteJournal) -> None:
 
 
 def test_many_jobs_in_one_commit(journal: SQLiteJournal) -> None:
-    jobs = [waiting(NOW + n) for n in range(3000)]
+    jobs = [waiting(n) for n in range(3000)]
     add(journal, *jobs)
     assert journal.counts() == counted(queued=3000)
     journal.commit(Batch(dropped=[job.id for job in jobs]))
@@ -295,20 +296,9 @@ def test_a_success_takes_the_error_of_an_attempt_before_away(journal: SQLiteJour
 
 def test_a_change_writes_all_that_changes(journal: SQLiteJournal) -> None:
     [job] = add(journal, new_job())
-    fields = {
-        "interrupted": 1,
-        "run_after": NOW + 9,
-        "started_at": NOW,
-        "progress": 0.5,
-        "message": "half",
-        "result": "2",
-        "error": "e",
-        "traceback": "t",
-        "logs": "[]",
-    }
-    journal.commit(Batch(marks=[change(job, "running", 2, **fields)]))
+    journal.commit(Batch(marks=[change(job, "running", 2, **CHANGED)]))
     row = row_of(journal, job)
-    assert {name: getattr(row, name) for name in fields} == fields
+    assert {name: getattr(row, name) for name in CHANGED} == CHANGED
     assert (row.status, row.attempt, row.owner) == ("running", 2, f"pid:{os.getpid()}")
     assert journal.counts() == counted(running=1)
 
@@ -337,7 +327,7 @@ def test_a_mark_changes_no_job_that_has_ended(journal: SQLiteJournal) -> None:
     ends = [success(jobs[0]), change(jobs[1], "failed"), change(jobs[2], "cancelled")]
     journal.commit(Batch(marks=ends))
     for late in (change, success):
-        journal.commit(Batch(marks=[late(job, attempt=9) for job in jobs]))  # type: ignore[operator]
+        journal.commit(Batch(marks=[late(job, attempt=9) for job in jobs]))
     journal.commit(Batch(dropped=jobs))
     assert journal.counts() == counted(succeeded=1, failed=1, cancelled=1)
     assert {row_of(journal, job).attempt for job in jobs} == {1}
@@ -348,7 +338,7 @@ def test_a_mark_changes_no_job_of_somebody_else(journal: SQLiteJournal, make: Ma
     theirs, nobodys = add(journal, new_job(), waiting())
     second = make()
     for mark in (success, change):
-        second.commit(Batch(marks=[mark(theirs, attempt=5), mark(nobodys, attempt=5)]))  # type: ignore[operator]
+        second.commit(Batch(marks=[mark(theirs, attempt=5), mark(nobodys, attempt=5)]))
     assert journal.counts() == counted(queued=2)
     assert row_of(journal, theirs).attempt == 0
 
@@ -490,7 +480,7 @@ def test_many_owners_that_want_one_key(path: Path) -> None:
 
 def test_claiming_takes_higher_priorities_first_then_older_ones(journal: SQLiteJournal) -> None:
     order = [(5, 3.0), (0, 1.0), (9, 4.0), (0, 0.0), (-1, 0.0), (5, 2.0)]
-    jobs = [waiting(NOW + at, priority=priority) for priority, at in order]
+    jobs = [waiting(at, priority=priority) for priority, at in order]
     add(journal, *jobs)
     expected = [jobs[n].id for n in (2, 5, 0, 3, 1, 4)]
     assert ids_of(journal.claim(2, NOW)) == expected[:2]
@@ -515,7 +505,7 @@ def test_owners_that_claim_at_once_share(path: Path) -> None:
     """Each job goes to one of them."""
     first = SQLiteJournal(path)
     first.open()
-    jobs = add(first, *(waiting(NOW + n) for n in range(400)))
+    jobs = add(first, *(waiting(n) for n in range(400)))
     claimed: list[str] = []
 
     def claim() -> None:
@@ -540,8 +530,8 @@ def test_put_off_jobs_are_claimed_when_they_are_due(journal: SQLiteJournal) -> N
     late, soon, now = add(
         journal,
         waiting(run_after=NOW + 60),
-        waiting(NOW + 1, run_after=NOW + 10),
-        waiting(NOW + 2),
+        waiting(1, run_after=NOW + 10),
+        waiting(2),
     )
     assert journal.next_due() == NOW + 10
     assert ids_of(journal.claim(9, NOW)) == [now]
@@ -554,9 +544,7 @@ def test_put_off_jobs_are_claimed_when_they_are_due(journal: SQLiteJournal) -> N
 
 
 def test_due_jobs_go_by_priority_too(journal: SQLiteJournal) -> None:
-    low, high = add(
-        journal, waiting(run_after=NOW + 1), waiting(NOW + 1, run_after=NOW + 2, priority=1)
-    )
+    low, high = add(journal, waiting(run_after=NOW + 1), waiting(1, run_after=NOW + 2, priority=1))
     assert ids_of(journal.claim(1, NOW + 5)) == [high]
     assert ids_of(journal.claim(1, NOW + 5)) == [low]
 
@@ -564,8 +552,8 @@ def test_due_jobs_go_by_priority_too(journal: SQLiteJournal) -> None:
 def test_more_due_jobs_than_are_promoted_at_once(
     journal: SQLiteJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_module, "PROMOTED", 3)
-    jobs = add(journal, *(waiting(NOW + n, run_after=NOW + 50 + n) for n in range(8)))
+    monkeypatch.setattr(_claiming, "PROMOTED", 3)
+    jobs = add(journal, *(waiting(n, run_after=NOW + 50 + n) for n in range(8)))
     found: list[str] = []
     while rows := journal.claim(99, NOW + 100):
         found += ids_of(rows)
@@ -583,8 +571,8 @@ def test_a_put_off_job_of_an_owner_is_its_own(journal: SQLiteJournal, make: Make
 
 def test_jobs_of_a_chain_are_claimed_together(journal: SQLiteJournal) -> None:
     first = waiting()
-    second = waiting(NOW + 1, after=first.id)
-    third = waiting(NOW + 2, after=second.id)
+    second = waiting(1, after=first.id)
+    third = waiting(2, after=second.id)
     add(journal, first, second, third)
     assert ids_of(journal.claim(9, NOW)) == [first.id, second.id, third.id]
 
@@ -592,8 +580,8 @@ def test_jobs_of_a_chain_are_claimed_together(journal: SQLiteJournal) -> None:
 def test_a_follower_waits_for_its_predecessor(journal: SQLiteJournal, make: Make) -> None:
     """Wherever that is: claimed by somebody, or running there."""
     first = waiting()
-    second = waiting(NOW + 1, after=first.id)
-    third = waiting(NOW + 2, after=second.id)
+    second = waiting(1, after=first.id)
+    third = waiting(2, after=second.id)
     add(journal, first, second, third)
     one, two = make(), make()
     assert ids_of(one.claim(1, NOW)) == [first.id]
@@ -612,7 +600,7 @@ def test_a_predecessor_that_is_put_off_has_left_its_turn(
     journal: SQLiteJournal, make: Make, is_held: bool
 ) -> None:
     first = new_job()
-    follower = waiting(NOW + 1, after=first.id)
+    follower = waiting(1, after=first.id)
     add(journal, first, follower)
     two = make()
     assert two.claim(9, NOW) == []
@@ -631,7 +619,7 @@ def test_the_follower_of_a_job_that_is_gone_need_not_wait(journal: SQLiteJournal
 
 def test_a_follower_of_higher_priority_waits_all_the_same(journal: SQLiteJournal) -> None:
     first = waiting()
-    follower = waiting(NOW + 1, priority=9, after=first.id)
+    follower = waiting(1, priority=9, after=first.id)
     add(journal, first, follower)
     assert ids_of(journal.claim(9, NOW)) == [first.id]
     journal.commit(Batch(marks=[success(first.id)]))
@@ -644,8 +632,8 @@ def test_jobs_that_wait_for_others_stand_in_nobodys_way(
 ) -> None:
     """However many of them are older."""
     first = new_job()
-    blocked = [waiting(NOW + 1, after=first.id) for _ in range(2000)]
-    free = [waiting(NOW + 2) for _ in range(5)]
+    blocked = [waiting(1, after=first.id) for _ in range(2000)]
+    free = [waiting(2) for _ in range(5)]
     add(journal, first, *blocked, *free)
     second = make()
     found: list[str] = []
@@ -658,9 +646,9 @@ def test_claiming_looks_at_so_many_at_most(
     journal: SQLiteJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As everybody else who writes waits for that."""
-    monkeypatch.setattr(sqlite_module, "SCANNED", 10)
+    monkeypatch.setattr(_claiming, "SCANNED", 10)
     first = new_job()
-    add(journal, first, *(waiting(NOW + 1, after=first.id) for _ in range(10)), waiting(NOW + 2))
+    add(journal, first, *(waiting(1, after=first.id) for _ in range(10)), waiting(2))
     assert journal.claim(9, NOW) == []
 
 
@@ -684,9 +672,7 @@ def test_what_is_ready_and_what_is_to_be_tried_again(journal: SQLiteJournal) -> 
 
 def test_closing_gives_all_back(journal: SQLiteJournal, make: Make) -> None:
     second = make()
-    running, put_off, held, ended = add(
-        second, new_job(), new_job(), new_job(NOW + 1), new_job(NOW + 2)
-    )
+    running, put_off, held, ended = add(second, new_job(), new_job(), new_job(1), new_job(2))
     marks = [change(running, "running"), change(put_off, run_after=NOW + 5, is_held=True)]
     second.commit(Batch(marks=[*marks, success(ended)]))
     second.close()
@@ -705,7 +691,7 @@ def test_closing_writes_what_was_noted_and_not_committed(
     """A job that is over is not given back to be run again."""
     second = make()
     [done] = add(second, new_job())
-    late = new_job(NOW + 1)
+    late = new_job(1)
     second.note_start(done, 1)
     second.note(success(done, result='"r"'))
     second.note(late)
@@ -716,11 +702,9 @@ def test_closing_writes_what_was_noted_and_not_committed(
 
 def test_a_killed_process_has_its_jobs_taken(journal: SQLiteJournal, other: Other) -> None:
     """Those that it held, those that it claimed, and that one which it was running."""
-    jobs = add(journal, waiting(), waiting(NOW + 1))
+    jobs = add(journal, waiting(), waiting(1))
     assert other.tell("ids_of(journal.claim(9, NOW))") == jobs
-    [held, put_off] = other.tell(
-        "add(journal, new_job(NOW + 2), new_job(NOW + 3, run_after=NOW + 9))"
-    )
+    [held, put_off] = other.tell("add(journal, new_job(2), new_job(3, run_after=NOW + 9))")
     other.tell(f"journal.note_start({jobs[0]!r}, 1)")
     other.tell(f"journal.note_start({jobs[1]!r}, 1)")
     other.tell(f"journal.note(success({jobs[1]!r}, result='42'))")
@@ -752,7 +736,7 @@ def test_a_process_that_lives_keeps_its_jobs(journal: SQLiteJournal, other: Othe
     """However long it is stopped, and also when others come and go."""
     [job] = other.tell("add(journal, new_job())")
     os.kill(other.process.pid, signal.SIGSTOP)
-    until(lambda: _state_of(other.process.pid) == "T")
+    wait_until(lambda: _state_of(other.process.pid) == "T", "the process to stand still")
     for _ in range(3):
         assert journal.recover() == []
         assert journal.claim(9, NOW) == []
@@ -972,7 +956,7 @@ def test_a_ledger_that_is_closed_takes_nothing(make: Make) -> None:
 def test_more_than_the_ledger_can_hold(make: Make) -> None:
     """It is as if that had not been noted; what was committed counts as ever."""
     first, second = make(), make()
-    jobs = add(first, *(new_job(NOW + n / 1000) for n in range(SLOTS + 10)))
+    jobs = add(first, *(new_job(n / 1000) for n in range(SLOTS + 10)))
     for job in jobs:
         first.note_start(job, 1)
     first.note(success(jobs[0], result="1" * SEGMENT))
@@ -988,7 +972,7 @@ def test_more_than_the_ledger_can_hold(make: Make) -> None:
 def test_two_commits_of_marks_are_noted_apart(make: Make) -> None:
     """What is noted while a commit is under way is not of that commit."""
     first, second = make(), make()
-    jobs = add(first, *(new_job(NOW + n) for n in range(4)))
+    jobs = add(first, *(new_job(n) for n in range(4)))
     for n, job in enumerate(jobs[:3]):
         first.note_start(job, 1)
         first.note(success(job))
@@ -1119,7 +1103,7 @@ def test_what_cannot_be_retried(journal: SQLiteJournal) -> None:
 
 
 def end(journal: SQLiteJournal, status: str, at: float, *, queued: float | None = None) -> str:
-    [job] = add(journal, new_job(at if queued is None else queued))
+    [job] = add(journal, new_job((at if queued is None else queued) - NOW))
     journal.commit(Batch(marks=[change(job, status, finished_at=at)]))
     return job
 
@@ -1127,7 +1111,7 @@ def end(journal: SQLiteJournal, status: str, at: float, *, queued: float | None 
 def test_purging_by_age_and_status(journal: SQLiteJournal) -> None:
     statuses = ("succeeded", "failed", "cancelled")
     jobs = {(status, n): end(journal, status, NOW + n) for status in statuses for n in range(4)}
-    add(journal, waiting(NOW - 99))
+    add(journal, waiting(-99))
     assert journal.purge("failed", NOW + 1, 9) == 2
     assert journal.purge("failed", NOW + 1, 9) == 0
     assert journal.get(jobs["failed", 1]) is None
@@ -1205,7 +1189,7 @@ def test_old_jobs_that_ended_late_hide_none_that_ended_early(make: Make) -> None
 
 
 def test_retention_by_default(path: Path) -> None:
-    assert SQLiteJournal(path)._retention == {
+    assert SQLiteJournal(path)._retention.seconds == {
         "succeeded": 7 * 86_400.0,
         "failed": 30 * 86_400.0,
         "cancelled": 7 * 86_400.0,
@@ -1223,7 +1207,7 @@ def test_an_unknown_job_is_none(journal: SQLiteJournal) -> None:
 
 def test_finding_page_by_page(journal: SQLiteJournal) -> None:
     """The newest first, by status and by task."""
-    jobs = [new_job(NOW + n, task="a" if n % 2 else "b") for n in range(20)]
+    jobs = [new_job(n, task="a" if n % 2 else "b") for n in range(20)]
     ids = add(journal, *jobs)
     marks = [
         *(success(job) for job in ids[:5]),
@@ -1254,7 +1238,7 @@ def test_finding_page_by_page(journal: SQLiteJournal) -> None:
 
 
 def test_reading_from_many_threads_while_one_writes(journal: SQLiteJournal) -> None:
-    jobs = add(journal, *(new_job(NOW + n, key=f"k{n}") for n in range(50)))
+    jobs = add(journal, *(new_job(n, key=f"k{n}") for n in range(50)))
     errors: list[BaseException] = []
     is_over = threading.Event()
 
@@ -1295,7 +1279,7 @@ def test_counts_after_everything(make: Make, path: Path) -> None:
             assert journal.counts() == counted(**dict(found))
         return journal.counts()
 
-    jobs = add(journal, *(new_job(NOW + n, key=f"k{n}") for n in range(8)))
+    jobs = add(journal, *(new_job(n, key=f"k{n}") for n in range(8)))
     assert look() == counted(queued=8)
     journal.commit(Batch(added=[new_job(key="k0"), new_job(key="k1")]))
     assert look() == counted(queued=8)
@@ -1335,11 +1319,11 @@ def test_a_long_backlog_slows_nothing_down(path: Path, name: str) -> None:
     values = dict.fromkeys(
         ["now", "limit", "owner", "ids", "status", "task", "after", "id", "key", "before", "newest"]
     )
-    for query in names[name]:
-        sql = sqlite_module.query(query)
+    for statement in names[name]:
+        sql = query(statement)
         plan = journal._file.connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
         for *_, step in plan:
-            assert "TEMP B-TREE" not in step, (query, step)
+            assert "TEMP B-TREE" not in step, (statement, step)
             slow = step.startswith("SCAN jobs") and "USING" not in step
-            assert not slow or query == "find_any", (query, step)
+            assert not slow or statement == "find_any", (statement, step)
     journal.close()

@@ -37,24 +37,25 @@ class Owned:
     owed: Batch = dataclasses.field(default_factory=Batch)
 
     @property
-    def busy(self) -> set[str]:
-        """Jobs that it has told something of that is not written yet."""
-        told = Batch(
+    def told(self) -> Batch:
+        """What it has told that is not written yet."""
+        return Batch(
             [*self.owed.added, *self.added],
             [*self.owed.marks, *self.marks],
             [*self.owed.dropped, *self.dropped],
         )
+
+    @property
+    def busy(self) -> set[str]:
+        """The jobs that this is about."""
+        told = self.told
         return {entry.id for entry in (*told.added, *told.marks)} | {*told.dropped}
 
     def gather(self) -> None:
         """Let what has been told be of the next commit, as the writer's thread does."""
         if not self.owed:
             self.journal.turn()
-        self.owed = Batch(
-            [*self.owed.added, *self.added],
-            [*self.owed.marks, *self.marks],
-            [*self.owed.dropped, *self.dropped],
-        )
+        self.owed = self.told
         self.added, self.marks, self.dropped = [], [], []
 
 
@@ -145,12 +146,7 @@ class Journals(RuleBasedStateMachine):
 
     def write_noted(self, owner: Owned) -> None:
         """Do what is to be done with what was noted and not committed."""
-        self.write(
-            owner.token,
-            [*owner.owed.added, *owner.added],
-            [*owner.owed.marks, *owner.marks],
-            [],
-        )
+        self.write(owner.token, owner.told.added, owner.told.marks, [])
 
     def holder_of(self, key: str | None) -> str | None:
         return next((job.id for job in self.jobs.values() if key and job.key == key), None)
@@ -367,7 +363,7 @@ class Journals(RuleBasedStateMachine):
     def drops(self, choice: int, which: int) -> None:
         owner = self.some_owner(choice)
         jobs = [job.id for job in self.idle_of(owner) if job.id not in owner.begun]
-        jobs += [job.id for job in (*owner.owed.added, *owner.added)]
+        jobs += [job.id for job in owner.told.added]
         if jobs:
             owner.dropped.append(jobs[which % len(jobs)])
 

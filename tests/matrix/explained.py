@@ -15,7 +15,7 @@ import pytest
 from tests.matrix.cell import Cell
 from tests.matrix.columns import Column, Row
 from tests.matrix.links import Refused
-from tests.matrix.scenarios import Check, Scenario
+from tests.matrix.scenarios import Check, Scenario, left_stream
 from tests.servers.harness import unique
 
 RETURN_TIME = 5.0
@@ -154,14 +154,9 @@ def _finished(cell: Cell, call: str) -> None:
 
 def send_never_returns(cell: Cell) -> None:
     """M4 is about the last message: the app does not get that far."""
-    server, call = cell.server, unique()
-    with cell.link() as link:
-        link.send("/stream", id=call, task=["durable", "async"])
-        assert link.first()
-        server.at("app-waiting", id=call)
-    server.open(f"{call}.app")
+    server, call = cell.server, left_stream(cell)
     server.at("chunk", id=call)
-    time.sleep(RETURN_TIME + 1)
+    time.sleep(RETURN_TIME + 1)  # for what must not happen
     assert len(server.events("chunk", id=call)) < 3
     assert not server.has("task-started", id=call)
 

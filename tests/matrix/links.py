@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
-from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -69,12 +68,7 @@ class Link(ABC):
     def __enter__(self) -> Link:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.leave()
 
 

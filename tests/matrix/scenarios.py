@@ -52,13 +52,19 @@ def stream(cell: Cell) -> None:
 
 def client_leaves(cell: Cell) -> None:
     """M6: in the middle of a stream, which changes nothing."""
-    server, call = cell.server, unique()
+    call = left_stream(cell)
+    cell.server.until_ended(call, 2)
+
+
+def left_stream(cell: Cell) -> str:
+    """Leave in the middle of a stream, and let it go on then; return its id."""
+    call = unique()
     with cell.link() as link:
         link.send("/stream", id=call, task=["durable", "async"])
         assert link.first()
-        server.at("app-waiting", id=call)
-    server.open(f"{call}.app")
-    server.until_ended(call, 2)
+        cell.server.at("app-waiting", id=call)
+    cell.server.open(f"{call}.app")
+    return call
 
 
 def keep_alive(cell: Cell) -> None:
@@ -125,7 +131,7 @@ def sigterm(cell: Cell) -> None:
     assert server.is_alive()
     assert not server.has("task-ended", id=call)
     server.open(f"{call}.task")
-    server.exit_code()
+    assert server.exit_code() == cell.column.kind.exit_code
     assert len(server.events("task-ended", id=call)) == 2
 
 

@@ -150,6 +150,7 @@ def go_through(
         rate: How many requests a second there are.
         meanwhile: What else is done in the middle of the outage.
     """
+    # The load goes on by itself; the time in which it does is what all of this is about.
     with site.load(rate) as load:
         time.sleep(WARM_UP)
         begin = time.monotonic()
@@ -190,7 +191,7 @@ def share(site: Site, seconds: float, rate: float = 300.0) -> list[str]:
     site.until_delivered()
     with site.broker.watch() as sent:
         with site.load(rate) as load:
-            time.sleep(seconds)
+            time.sleep(seconds)  # in which the load goes on
         site.until_delivered()
         counts = Counter(sent())
     return [job for job in counts | Counter(load.accepted) if counts[job] != 1]
@@ -229,7 +230,7 @@ def go_without(site: Site, outage: str, seconds: float) -> Refusals:
     assert {answer.status for answer in load.answers} == {200}, site.log()
     with OUTAGES[outage](site):
         with site.load(100.0, target="GET /?n={}".format) as others, site.load(20.0) as jobs:
-            time.sleep(seconds)
+            time.sleep(seconds)  # in which the load goes on
     mended = time.monotonic()
     with site.load(20.0) as load:
         site.until(lambda: len(load.accepted) > 10, "good responses after the outage")

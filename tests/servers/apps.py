@@ -14,61 +14,9 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from asgi_bg import BackgroundTaskMiddleware, Runner, Task, add_task, task
-from tests.servers.stage import CHUNK, pass_in_thread, passing, record
-
-# The tasks. Each waits for its gate, unless that is empty.
-
-
-async def async_task(id: str, gate: str) -> None:
-    record("task-started", id=id)
-    try:
-        await passing(gate)
-    except asyncio.CancelledError:
-        record("task-cancelled", id=id)
-        raise
-    record("task-ended", id=id)
-
-
-def sync_task(id: str, gate: str) -> None:
-    record("task-started", id=id)
-    pass_in_thread(gate)
-    record("task-ended", id=id)
-
-
-@task(executor="process")
-def process_task(id: str, gate: str) -> None:
-    sync_task(id, gate)
-
-
-async def failing_task(id: str, gate: str) -> None:
-    await async_task(id, gate)
-    raise RuntimeError("failing on purpose")
-
-
-def failing_sync_task(id: str, gate: str) -> None:
-    sync_task(id, gate)
-    raise RuntimeError("failing on purpose")
-
-
-async def exiting_task(id: str, gate: str) -> None:
-    await async_task(id, gate)
-    raise SystemExit(7)
-
-
-def exiting_sync_task(id: str, gate: str) -> None:
-    sync_task(id, gate)
-    raise SystemExit(7)
-
-
-TASKS: dict[str, Callable[..., Any]] = {
-    "async": async_task,
-    "sync": sync_task,
-    "process": process_task,
-    "fail": failing_task,
-    "fail-sync": failing_sync_task,
-    "exit": exiting_task,
-    "exit-sync": exiting_sync_task,
-}
+from tests.servers.observed import Observed
+from tests.servers.stage import CHUNK, passing, record
+from tests.servers.tasks import TASKS, async_task
 
 
 class Call:
@@ -359,53 +307,43 @@ async def patient(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-class Observed:
-    """Wraps an app, and records what the server gets to see of it."""
+class Ending:
+    """Wraps an app, and records when its calls end."""
 
     def __init__(self, app: Any) -> None:
-        self.app = app
+        self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self.app(scope, *self._observing(receive, send))
-            return
-        call = Call(scope, receive, send)
         try:
-            await self.app(scope, receive, send)
+            await self._app(scope, receive, send)
         finally:
-            call.record("call-ended")
-
-    def _observing(self, receive: Any, send: Any) -> tuple[Any, Any]:
-        async def observed_receive() -> Any:
-            message = await receive()
-            record("server-says", type=message["type"])
-            return message
-
-        async def observed_send(message: Any) -> None:
-            record("server-told", type=message["type"])
-            await send(message)
-
-        return observed_receive, observed_send
+            if scope["type"] != "lifespan":
+                Call(scope, receive, send).record("call-ended")
 
 
-app = Observed(BackgroundTaskMiddleware(service))
-brief = Observed(BackgroundTaskMiddleware(service, drain_timeout=1.0))
-success = Observed(BackgroundTaskMiddleware(service, run_on="success"))
-always = Observed(BackgroundTaskMiddleware(service, run_on="always"))
+def observed(app: Any) -> Observed:
+    """Wrap an app so that the record has what its server gets to see of it."""
+    return Observed(Ending(app))
+
+
+app = observed(BackgroundTaskMiddleware(service))
+brief = observed(BackgroundTaskMiddleware(service, drain_timeout=1.0))
+success = observed(BackgroundTaskMiddleware(service, run_on="success"))
+always = observed(BackgroundTaskMiddleware(service, run_on="always"))
 
 _shared = Runner()
-nested = Observed(
+nested = observed(
     BackgroundTaskMiddleware(BackgroundTaskMiddleware(service, runner=_shared), runner=_shared)
 )
 
-wrapped_refusing = Observed(BackgroundTaskMiddleware(refusing))
-wrapped_ignoring = Observed(BackgroundTaskMiddleware(ignoring))
-wrapped_unaware = Observed(BackgroundTaskMiddleware(unaware))
-wrapped_dying = Observed(BackgroundTaskMiddleware(dying))
-wrapped_unstartable = Observed(BackgroundTaskMiddleware(unstartable))
-wrapped_unstoppable = Observed(BackgroundTaskMiddleware(unstoppable))
+wrapped_refusing = observed(BackgroundTaskMiddleware(refusing))
+wrapped_ignoring = observed(BackgroundTaskMiddleware(ignoring))
+wrapped_unaware = observed(BackgroundTaskMiddleware(unaware))
+wrapped_dying = observed(BackgroundTaskMiddleware(dying))
+wrapped_unstartable = observed(BackgroundTaskMiddleware(unstartable))
+wrapped_unstoppable = observed(BackgroundTaskMiddleware(unstoppable))
 
 # Without the middleware, for the facts about servers that it rests on.
-bare = Observed(service)
-bare_dying = Observed(dying)
-bare_patient = Observed(patient)
+bare = observed(service)
+bare_dying = observed(dying)
+bare_patient = observed(patient)

@@ -23,6 +23,7 @@ import psutil
 import pytest
 
 from tests.helpers import need
+from tests.services.service import free_port
 
 DEADLINE = 40.0
 """How long anything may take that is waited for; far more than it needs on an idle machine."""
@@ -145,9 +146,7 @@ class Server:
         pytest.fail(f"{kind} does not come up\n{self.report()}")
 
     def _start(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         environment = {
             **os.environ,
             "ASGI_BG_SERVER_TEST": str(self._directory),
@@ -229,10 +228,11 @@ class Server:
         """What has been recorded so far, in order; all, or what matches."""
         with open(self._directory / "record.jsonl", "a+b") as file:
             file.seek(self._read)
-            # A line that is just being written has no end yet.
-            lines = [line for line in file.readlines() if line.endswith(b"\n")]
-        self._read += sum(map(len, lines))
-        self._events += map(json.loads, lines)
+            written = file.read()
+        # A line that is just being written has no end yet, so it is read the next time.
+        whole = written[: written.rfind(b"\n") + 1]
+        self._read += len(whole)
+        self._events += map(json.loads, whole.splitlines())
         return [
             found
             for found in self._events

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,11 @@ def pass_in_thread(gate: str) -> None:
     """Wait for a gate in a thread or a process of one's own."""
     while not is_open(gate):
         time.sleep(POLL_INTERVAL)
+
+
+async def parts_until(gate: str) -> AsyncIterator[bytes]:
+    """Give parts of a stream until a gate opens, and then the last."""
+    while not is_open(gate):
+        yield b"more"
+        await asyncio.sleep(POLL_INTERVAL)
+    yield b"last"

@@ -60,7 +60,7 @@ def test_task_longer_than_the_drain_is_cancelled_and_named(
     assert server.exit_code() == kind.exit_code
     (line,) = [line for line in server.log().splitlines() if "not done when" in line]
     (added,) = server.events("added", id=call)
-    assert f"apps:{task}_task ({added['job']})" in line
+    assert f"tests.servers.tasks:{task}_task ({added['job']})" in line
     assert not server.has("task-ended", id=call)
     assert server.has("task-cancelled", id=call) is (task == "async")
     said = server.at("server-says", type="lifespan.shutdown")
@@ -87,7 +87,7 @@ def test_task_behind_one_that_is_cancelled_is_cancelled_and_named_too(
     assert server.exit_code() == UVICORN.exit_code
     (line,) = [line for line in server.log().splitlines() if "not done when" in line]
     for added, name in zip(server.events("added", id=call), (task, "async"), strict=True):
-        assert f"apps:{name}_task ({added['job']})" in line
+        assert f"tests.servers.tasks:{name}_task ({added['job']})" in line
     assert len(server.events("task-started", id=call)) == 1
 
 

@@ -11,9 +11,12 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 START_TIMEOUT = 60.0
 
@@ -104,7 +107,7 @@ class Service(ABC):
         path = self.folder / "log"
         return path.read_text(errors="replace")[-2000:] if path.exists() else ""
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
@@ -112,10 +115,5 @@ class Service(ABC):
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.kill()

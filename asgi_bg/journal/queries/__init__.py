@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
+
+_PART = re.compile(r"\{(_\w+)\}")
 
 
 @cache
 def query(name: str) -> str:
-    """Return the statement of this name."""
-    return (Path(__file__).parent / f"{name}.sql").read_text("utf-8")
+    """Return the statement of this name; ``{_part}`` in it stands for the file of that name."""
+    text = (Path(__file__).parent / f"{name}.sql").read_text("utf-8")
+    return _PART.sub(lambda part: query(part[1]), text)

@@ -1,8 +1,4 @@
-SELECT
-    id, task, call, options, queued_at, run_after, priority, key, after, status, attempt,
-    interrupted, crashes, started_at, finished_at,
-    (SELECT 'pid:' || pid FROM owners WHERE owners.id = jobs.owner), progress, message, result,
-    error, traceback, logs, is_recovered, engine, origin, past,
+SELECT {_row},
     -- Whether the job before it, of the same request, has yet to have its turn.
     after IS NOT NULL AND EXISTS (
         SELECT 1 FROM jobs AS former

@@ -1,7 +1,3 @@
-SELECT
-    id, task, call, options, queued_at, run_after, priority, key, after, status, attempt,
-    interrupted, crashes, started_at, finished_at,
-    (SELECT 'pid:' || pid FROM owners WHERE owners.id = jobs.owner), progress, message, result,
-    error, traceback, logs, is_recovered, engine, origin, past
+SELECT {_row}
 FROM jobs
 WHERE id IN (SELECT value FROM json_each(:ids))

@@ -1,14 +1,5 @@
 -- A piece of the jobs that have not ended here.
 SELECT * FROM jobs
-WHERE id IN (
-        SELECT id FROM jobs
-        WHERE finished_at IS NULL AND (run_after IS NULL OR owner IS NOT NULL)
-        UNION ALL
-        SELECT id FROM jobs
-        WHERE finished_at IS NULL AND run_after IS NOT NULL AND owner IS NULL
-        UNION ALL  -- handed over to an engine
-        SELECT id FROM jobs INDEXED BY jobs_ended
-        WHERE status = 'queued' AND finished_at IS NOT NULL
-    )
+WHERE id IN ({_unfinished})
     AND +id < coalesce(:after, '~')
 ORDER BY id DESC LIMIT :piece

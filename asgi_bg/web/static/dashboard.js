@@ -8,6 +8,7 @@
   let seen = document.body.dataset.state || "";
   let stream = null;
   let isPaused = false;
+  let isGone = false;
   let retryAt = 1000;
   let worry = 0;
 
@@ -139,8 +140,34 @@
     say("Live", "on");
   }
 
+  // The job was removed, so that nothing more is to come.
+  function part() {
+    isGone = true;
+    disconnect();
+    clearTimeout(worry);
+    say("No longer kept", "off");
+    pause.remove();
+    document.getElementById("actions")?.replaceChildren();
+    const notice = document.createElement("p");
+    notice.className = "notice";
+    notice.textContent = "This job is no longer kept. Below is what was last known of it.";
+    document.getElementById("notice").replaceChildren(notice);
+  }
+
+  // Asks why there is no stream, as the browser does not tell, and comes back later.
+  async function comeBack(from) {
+    const answer = await fetch(from, { method: "HEAD", credentials: "same-origin" }).catch(() => null);
+    if (answer?.status === 404) return part();
+    if (answer?.status === 503) {
+      clearTimeout(worry);
+      say("Not available now, trying again…", "off");
+    }
+    setTimeout(connect, retryAt);
+    retryAt = Math.min(retryAt * 2, 30000);
+  }
+
   function connect() {
-    if (stream || isPaused || document.hidden) return;
+    if (stream || isPaused || isGone || document.hidden) return;
     const from = new URL(live, location.href);
     from.searchParams.set("state", seen);
     stream = new EventSource(from);
@@ -149,13 +176,13 @@
       seen = event.lastEventId;
       apply(JSON.parse(event.data));
     };
+    stream.addEventListener("gone", part);
     stream.onerror = () => {
       worried();
       // The browser tries again by itself, unless it got an answer that was no stream.
       if (stream && stream.readyState === EventSource.CLOSED) {
         stream = null;
-        setTimeout(connect, retryAt);
-        retryAt = Math.min(retryAt * 2, 30000);
+        comeBack(from);
       }
     };
   }

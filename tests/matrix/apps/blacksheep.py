@@ -5,7 +5,8 @@ from blacksheep.server.websocket import WebSocketDisconnectError
 
 from asgi_bg import add_task
 from asgi_bg.blacksheep import init_app
-from tests.matrix.call import OPTIONS, Call, Observed
+from tests.matrix.call import OPTIONS, Call
+from tests.servers.observed import Observed
 
 app = Application()
 

@@ -7,7 +7,8 @@ from falcon.errors import WebSocketDisconnected
 
 from asgi_bg import add_task
 from asgi_bg.falcon import init_app
-from tests.matrix.call import OPTIONS, Call, Observed
+from tests.matrix.call import OPTIONS, Call
+from tests.servers.observed import Observed
 
 
 def call_of(request: Request) -> Call:

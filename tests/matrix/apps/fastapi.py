@@ -6,7 +6,8 @@ from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from asgi_bg.fastapi import BackgroundTasks, init_app
-from tests.matrix.call import OPTIONS, Call, Observed
+from tests.matrix.call import OPTIONS, Call
+from tests.servers.observed import Observed
 
 app = FastAPI()
 init_app(app, **OPTIONS)

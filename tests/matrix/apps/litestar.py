@@ -9,7 +9,8 @@ from litestar.exceptions import WebSocketDisconnect
 from litestar.response import Stream
 
 from asgi_bg.litestar import BackgroundTasks, BackgroundTasksPlugin
-from tests.matrix.call import OPTIONS, Call, Observed
+from tests.matrix.call import OPTIONS, Call
+from tests.servers.observed import Observed
 
 
 @get("/plain", media_type=MediaType.TEXT)

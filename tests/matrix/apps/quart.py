@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from quart import Quart, request, websocket
 
 from asgi_bg.quart import BackgroundTasks, init_app
-from tests.matrix.call import OPTIONS, Call, Observed
+from tests.matrix.call import OPTIONS, Call
+from tests.servers.observed import Observed
 
 app = Quart(__name__)
 init_app(app, **OPTIONS)

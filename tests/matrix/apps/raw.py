@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from asgi_bg import BackgroundTaskMiddleware, BackgroundTasks
-from tests.matrix.call import OPTIONS, Call, Observed
+from tests.matrix.call import OPTIONS, Call
+from tests.servers.observed import Observed
 
 
 async def plain(call: Call, receive: Any, send: Any) -> None:

@@ -9,7 +9,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from asgi_bg.starlette import init_app, tasks_from
-from tests.matrix.call import OPTIONS, Call, Observed
+from tests.matrix.call import OPTIONS, Call
+from tests.servers.observed import Observed
 
 
 def call_of(connection: HTTPConnection) -> Call:

@@ -1,0 +1,1 @@
+"""The jobs that a journal keeps, as this process sees them."""

@@ -1,0 +1,1 @@
+"""What is shown of jobs to people, from a journal alone."""

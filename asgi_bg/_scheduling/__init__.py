@@ -1,0 +1,1 @@
+"""When a job runs, and whether: from its admission to its end, on one event loop."""

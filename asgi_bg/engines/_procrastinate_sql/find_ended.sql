@@ -1,0 +1,1 @@
+SELECT max(id) AS id FROM procrastinate_jobs WHERE queueing_lock = %(lock)s
