@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs_page import blocks_of
+from tests.docs_page import BLOCK, blocks_of
 from tests.helpers import need
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +29,19 @@ def test_programs_of_a_page_run(page: Path, tmp_path: Path) -> None:
         timeout=100,
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def test_nothing_else_is_left_out() -> None:
+    """A program that cannot be run says so, with the reason."""
+    pages = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    left_out = {
+        page.name: [found[1] for found in BLOCK.finditer(page.read_text()) if found[1]]
+        for page in pages
+    }
+    assert {name: markers for name, markers in left_out.items() if markers} == {}
+    for page in pages:
+        blocks = page.read_text().count("```python\n")
+        assert blocks == len(BLOCK.findall(page.read_text())), f"{page}: one is indented"
 
 
 def test_site_is_built_without_warnings(tmp_path: Path) -> None:
