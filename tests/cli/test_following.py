@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asgi_bg._desk import Desk
+from asgi_bg._looking.desk import Desk
 from asgi_bg.journal import SQLiteJournal
 from asgi_bg.journal.base import Batch
 from tests.cli.helpers import new_job

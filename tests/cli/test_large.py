@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from asgi_bg.journal import SQLiteJournal
@@ -98,7 +99,9 @@ def test_long_check_is_interrupted(large: str) -> None:
     with started("--journal", large, "check") as process:
         assert process.stdout is not None
         process.stdout.readline()  # the first check is done, the second takes seconds
-        time.sleep(0.3)
+        checking = psutil.Process(process.pid)
+        used = checking.cpu_times().user
+        until(lambda: checking.cpu_times().user > used + 0.2, DEADLINE)
         begun = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE)

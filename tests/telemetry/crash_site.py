@@ -32,7 +32,7 @@ async def main() -> None:
                 context = span.get_span_context()
                 print(json.dumps([context.trace_id, context.span_id]), flush=True)
                 await Connection().call(app)
-            await asyncio.sleep(60)
+            await asyncio.sleep(60)  # it is killed meanwhile
         deadline = asyncio.get_running_loop().time() + 40
         while not telemetry.spans():
             assert asyncio.get_running_loop().time() < deadline

@@ -272,7 +272,7 @@ async def test_after_many_attempts_few_are_all_measured_again(
         await runner.add_task(good)
     assert await runner.drain(60)
     seldom = task(name="metrics.seldom")(good.func)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.5)  # by when the share has been chosen anew
     for _ in range(5):
         await runner.add_task(seldom)
     assert await runner.drain(60)

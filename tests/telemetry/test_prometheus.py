@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -17,15 +14,14 @@ import pytest
 from asgi_bg import BackgroundTaskMiddleware, JobEvent, Runner, add_task, task
 from tests.engines.memory import MemoryEngine
 from tests.helpers import BODY, START, Connection, need, responding, until
-from tests.services.service import Service
 
 client = need("prometheus_client")
 parser = need("prometheus_client.parser")
 ours = need("asgi_bg.prometheus")
 httpx = need("httpx")
+need("uvicorn")
 
-ROOT = Path(__file__).parent.parent.parent
-DEADLINE = 60.0
+from tests.services.web import DEADLINE, WebServer  # noqa: E402
 
 Samples = dict[str, float]
 
@@ -43,42 +39,23 @@ def samples_of(text: str) -> Samples:
     return found
 
 
-class Site(Service):
+class Site(WebServer):
     """The application of `tests.telemetry.prometheus_site` under uvicorn."""
 
     def __init__(self, folder: Path, *, workers: int = 1, journal: bool = False) -> None:
-        super().__init__(folder)
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        env = {}
         if workers > 1:
             values = folder / "values"
             values.mkdir()
-            self.environment["PROMETHEUS_MULTIPROC_DIR"] = str(values)
+            env["PROMETHEUS_MULTIPROC_DIR"] = str(values)
         if journal:
-            self.environment["SITE_JOURNAL"] = str(folder / "jobs.db")
-        self.workers = workers
-
-    def launch(self) -> subprocess.Popen[bytes]:
-        with open(self.folder / "log", "ab") as log:
-            return subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "uvicorn", "tests.telemetry.prometheus_site:app"),
-                    *("--port", str(self.port), "--workers", str(self.workers)),
-                    *("--no-access-log", "--timeout-graceful-shutdown", "5"),
-                ],
-                cwd=ROOT,
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def is_ready(self) -> bool:
-        return bool(self.get("/metrics").is_success)
+            env["SITE_JOURNAL"] = str(folder / "jobs.db")
+        options = (
+            *("--workers", str(workers)),
+            *("--no-access-log", "--timeout-graceful-shutdown", "5"),
+        )
+        app = "tests.telemetry.prometheus_site:app"
+        super().__init__(folder, app, "/metrics", env, options=options)
 
     def get(self, path: str) -> Any:
         # A new connection each time, as any worker may take it.
@@ -95,14 +72,6 @@ class Site(Service):
             assert time.monotonic() < deadline, f"{found}\n{self.log()}"
             time.sleep(0.05)
         return found
-
-    def kill(self) -> None:
-        """End it in good order, so that its workers end, too."""
-        if self.process is not None:
-            self.process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(30)
-        super().kill()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from typing import Any
 
@@ -111,12 +110,11 @@ async def test_nobody_is_told_after_close(make_runner: Any) -> None:
     """W4: a look that is under way comes to nothing."""
     told: list[Standing] = []
     runner = await make_runner()
-    held = threading.Event()
     watch = Watch(runner, 0.01, told.append)
     watch.start()
     await until(lambda: told)
     watch.close()
-    watch._thread.join(30)
+    await until(lambda: not watch._thread.is_alive(), 30)
     count = len(told)
-    held.wait(0.05)
+    await asyncio.sleep(0.05)  # for what must not happen
     assert len(told) == count

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asgi_bg import JobStatus, Runner
-from tests.helpers import need
+from tests.helpers import need, until
 
 httpx = need("httpx")
 need("starlette")
@@ -442,8 +442,7 @@ async def test_stream_asks_authorize_and_has_the_headers(make_runner: MakeRunner
         return "ada"
 
     stream = Stream(Dashboard(await make_runner(), authorize=authorize), "/live/list")
-    while not stream.events:
-        await asyncio.sleep(0.005)
+    await until(lambda: stream.events)
     await stream.leave()
     assert asked == ["/jobs/live/list"]
     headers = dict(stream.messages[0]["headers"])

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import need
+from tests.helpers import need, wait_until
 from tests.services.service import need_program
+from tests.services.web import DEADLINE
 from tests.web.dashboard_history import multiply
-from tests.web.dashboard_server import DEADLINE, Site
+from tests.web.dashboard_server import Site
 
 CHROMIUM = need_program("chromium", "chromium")
 playwright = need("playwright.sync_api")
@@ -39,12 +40,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path)
-    try:
-        site.start()
-        yield site
-    finally:
-        site.close()
+    with Site(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture
@@ -87,13 +84,6 @@ def _hear(line: Any, wrong: list[str]) -> None:
         wrong.append(line.text)
 
 
-def until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-
-
 def text_of(page: Any, selector: str) -> str:
     return str(page.locator(selector).first.inner_text())
 
@@ -115,8 +105,8 @@ def fill_up(site: Site) -> dict[str, str]:
     site.add("late", n=2)
     (good,) = site.add("good")
     (long,) = site.add("long")
-    until(lambda: "value=" in site.client.get(f"/jobs/job/{long}").text, "the progress")
-    until(lambda: "receipt-0" in site.client.get(f"/jobs/job/{good}").text, "the result")
+    wait_until(lambda: "value=" in site.client.get(f"/jobs/job/{long}").text, "the progress")
+    wait_until(lambda: "receipt-0" in site.client.get(f"/jobs/job/{good}").text, "the result")
     multiply(site.folder / "jobs.db", 2000, 3600, good, bad, tasks=0, every=17)
     return {"bad": bad, "good": good, "long": long}
 
@@ -181,7 +171,7 @@ def test_list_is_live(site: Site, open_page: Open) -> None:
     wait_text(page, "#link-state", "Paused")
     (bad,) = site.add("bad")
     site.set_level(1)
-    until(lambda: "succeeded" in site.client.get(f"/jobs/job/{long}").text, "its end")
+    wait_until(lambda: "succeeded" in site.client.get(f"/jobs/job/{long}").text, "its end")
     assert "running" in text_of(page, row)
     assert page.locator(f"#job-{bad}").count() == 0
     page.locator("#pause").click()
@@ -348,7 +338,7 @@ def test_page_goes_on_after_a_restart(site: Site, open_page: Open) -> None:
 def test_all_works_without_script(site: Site, open_page: Open) -> None:
     """W1: pages, filters and actions; only the updates are missing, and no button for them."""
     (bad,) = site.add("bad")
-    until(lambda: "failed" in site.client.get(f"/jobs/job/{bad}").text, "the failure")
+    wait_until(lambda: "failed" in site.client.get(f"/jobs/job/{bad}").text, "the failure")
     page = open_page("list", java_script_enabled=False)
     assert not page.locator(".link").is_visible()
     page.get_by_label("Text").fill("bank")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_bg._views import Bucket, Percentiles
+from asgi_bg.views import Bucket, Percentiles
 from tests.helpers import need
 
 need("starlette")

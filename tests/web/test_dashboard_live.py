@@ -133,7 +133,7 @@ async def test_nobody_looking_costs_nothing(
     await other.leave()
     await until(lambda: not tasks())
     before = len(asked)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.2)  # for what must not happen
     assert len(asked) == before
 
 

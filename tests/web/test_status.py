@@ -13,8 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from asgi_bg import Job, Runner, current_job, task
-from asgi_bg.exceptions import JournalError
+from asgi_bg.exceptions import JobFailed, JournalError
 from tests.helpers import need, until
+from tests.web.events import STREAM, events_in
 
 httpx = need("httpx")
 need("starlette")
@@ -27,7 +28,6 @@ from asgi_bg.web.status import JobStatusApp  # noqa: E402
 pytestmark = pytest.mark.anyio
 
 MakeRunner = Callable[..., Awaitable[Runner]]
-STREAM = {"accept": "text/event-stream"}
 UNKNOWN = "0" * 32
 FIELDS = [
     "id",
@@ -103,17 +103,59 @@ async def guided(runner: Runner) -> Guide:
     return guide
 
 
-def events_in(text: str) -> list[tuple[str, dict[str, Any]]]:
+class Streaming:
+    """A stream as far as it has come; `httpx` would give it as a whole, when it has ended.
+
+    Attributes:
+        head: The message with the status and the headers.
+        text: What has come of the body.
+    """
+
+    def __init__(self, app: JobStatusApp, id: str) -> None:
+        headers = [(b"accept", b"text/event-stream")]
+        scope = {"type": "http", "method": "GET", "path": f"/{id}", "query_string": b""}
+        self.head: Any = None
+        self.text = ""
+        self._served = asyncio.create_task(
+            app({**scope, "headers": headers}, self._receive, self._send)
+        )
+
+    async def _receive(self) -> Any:
+        return await asyncio.Event().wait()
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.head = message
+        else:
+            self.text += message["body"].decode()
+
+    async def until(self, words: str) -> None:
+        """Wait until it has brought these words."""
+        await until(lambda: words in self.text, 60)
+
+    async def end(self) -> list[tuple[str, dict[str, Any]]]:
+        """Wait for its end, and return its events."""
+        await asyncio.wait_for(self._served, 60)
+        return list(events_in(self.text.splitlines()))
+
+
+async def progressed(client: Any, job: Job) -> Any:
+    """Ask until the job has made progress, and return that response."""
+    deadline = time.monotonic() + 60
+    while (response := await client.get(f"/{job.id}")).json()["progress"] is None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    return response
+
+
+async def until_followed(app: JobStatusApp) -> None:
+    """Wait until somebody follows a job."""
+    await until(lambda: any(not one.is_idle for one in app._followings.values()), 60)
+
+
+def events_of(response: Any) -> list[tuple[str, dict[str, Any]]]:
     """Return the tag and the data of each event of a whole stream."""
-    found = []
-    tag = ""
-    for line in text.splitlines():
-        name, _, value = line.partition(": ")
-        if name == "id":
-            tag = value
-        elif name == "data":
-            found.append((tag, httpx.Response(200, content=value).json()))
-    return found
+    return list(events_in(response.text.splitlines()))
 
 
 # What is told.
@@ -126,8 +168,7 @@ async def test_job_is_told_with_what_its_client_needs_and_nothing_else(
     guide = await guided(runner)
     guide.tell(0.25)
     await until(lambda: runner.stats()["running"] == 1)
-    while (response := await client.get(f"/{guide.job.id}")).json()["progress"] is None:
-        await asyncio.sleep(0.01)
+    response = await progressed(client, guide.job)
     told = response.json()
     assert list(told) == FIELDS
     assert told["id"] == guide.job.id
@@ -157,7 +198,8 @@ async def test_failed_job_tells_no_argument_error_traceback_log_task_or_owner(
 ) -> None:
     """W2: a client is told that its job has failed, and not a word of why."""
     job = await runner.add_task(leaky, "secret-argument")
-    await until_ended(runner, job)
+    with pytest.raises(JobFailed):
+        await job.result(60)
     info = await job.info()
     assert "secret-argument" in str(info.error)
     assert "secret-argument" in str(info.traceback)
@@ -165,11 +207,6 @@ async def test_failed_job_tells_no_argument_error_traceback_log_task_or_owner(
     assert '"status":"failed"' in response.text
     for words in ("secret", "ValueError", "leaky", "Traceback", "pid:"):
         assert words not in response.text
-
-
-async def until_ended(runner: Runner, job: Job) -> None:
-    while not (await runner.info(job.id)).status.is_final:
-        await asyncio.sleep(0.01)
 
 
 class Odd:
@@ -362,7 +399,7 @@ async def test_stream_is_for_who_prefers_it_to_json(
 ) -> None:
     """As browsers' EventSource does; and caches are told what decided."""
     job = await runner.add_task(asyncio.sleep, 0)
-    await until_ended(runner, job)
+    await job.result(60)
     response = await client.get(f"/{job.id}", headers={"accept": accept})
     assert response.headers["content-type"] == kind
     assert response.headers["vary"] == "Accept"
@@ -388,12 +425,15 @@ async def test_state_that_the_client_knows_is_not_sent_again(runner: Runner, cli
 # Long polls.
 
 
-async def test_wait_without_a_tag_ends_with_the_job(runner: Runner, client: Any) -> None:
+async def test_wait_without_a_tag_ends_with_the_job(
+    runner: Runner, app: JobStatusApp, client: Any
+) -> None:
     """And not with its progress; the result is in the answer."""
     guide = await guided(runner)
     asked = asyncio.create_task(client.get(f"/{guide.job.id}?wait=60"))
+    await until_followed(app)
     guide.tell(0.5)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.5)  # for what must not happen: two looks see the progress
     assert not asked.done()
     guide.tell("done")
     assert (await asked).json()["result"] == "done"
@@ -451,21 +491,22 @@ async def test_wait_has_a_limit(
     guide.tell(1)
 
 
-async def test_wait_is_over_when_the_job_is_forgotten(runner: Runner, client: Any) -> None:
+async def test_wait_is_over_when_the_job_is_forgotten(
+    runner: Runner, app: JobStatusApp, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As it can be purged: 404, not the rest of the minute."""
     guide = await guided(runner)
     await until(lambda: runner.stats()["running"] == 1)
     asked = asyncio.create_task(client.get(f"/{guide.job.id}?wait=60"))
-    infos = runner.infos
-    await until(lambda: not asked.done())
-    await asyncio.sleep(0.3)
+    await until_followed(app)
+    await asyncio.sleep(0.3)  # until it has been found once, as one that was never is 404, too
+    assert not asked.done()
 
     async def forgotten(ids: Any) -> dict[str, Any]:
         return {}
 
-    runner.infos = forgotten  # type: ignore[method-assign]
+    monkeypatch.setattr(runner, "infos", forgotten)
     assert (await asked).status_code == 404
-    runner.infos = infos  # type: ignore[method-assign]
     guide.tell(1)
 
 
@@ -473,19 +514,20 @@ async def test_wait_is_over_when_the_job_is_forgotten(runner: Runner, client: An
 
 
 async def test_stream_has_an_event_for_every_change_and_ends_with_the_job(
-    runner: Runner, client: Any
+    runner: Runner, app: JobStatusApp, client: Any
 ) -> None:
     """Each says all; its id is the tag of that state."""
     guide = await guided(runner)
-    streamed = asyncio.create_task(client.get(f"/{guide.job.id}", headers=STREAM))
-    for words in (0.25, 0.5, "done"):
-        await asyncio.sleep(0.5)
+    stream = Streaming(app, guide.job.id)
+    await stream.until("data: ")
+    for words in (0.25, 0.5):
         guide.tell(words)
-    response = await streamed
-    assert response.status_code == 200
-    assert response.headers["x-accel-buffering"] == "no"
-    assert response.text.startswith("retry: 1000\n\n")
-    events = events_in(response.text)
+        await stream.until(f'"progress":{words},')
+    guide.tell("done")
+    events = await stream.end()
+    assert stream.head["status"] == 200
+    assert dict(stream.head["headers"])[b"x-accel-buffering"] == b"no"
+    assert stream.text.startswith("retry: 1000\n\n")
     assert [told["progress"] for _, told in events][-3:] == [0.25, 0.5, 0.5]
     assert list(events[-1][1]) == FIELDS
     assert (events[-1][1]["status"], events[-1][1]["result"]) == ("succeeded", "done")
@@ -493,26 +535,28 @@ async def test_stream_has_an_event_for_every_change_and_ends_with_the_job(
     assert f'"{events[-1][0]}"' == (await client.get(f"/{guide.job.id}")).headers["etag"]
 
 
-async def test_stream_that_goes_on_repeats_nothing(runner: Runner, client: Any) -> None:
+async def test_stream_that_goes_on_repeats_nothing(
+    runner: Runner, app: JobStatusApp, client: Any
+) -> None:
     """By ``Last-Event-ID``; where the client has seen the end, 204 makes a browser stop."""
     guide = await guided(runner)
     guide.tell(0.5)
-    while (response := await client.get(f"/{guide.job.id}")).json()["progress"] is None:
-        await asyncio.sleep(0.01)
+    response = await progressed(client, guide.job)
     known = response.headers["etag"].strip('"')
     streamed = asyncio.create_task(
         client.get(f"/{guide.job.id}", headers={**STREAM, "last-event-id": known})
     )
-    await asyncio.sleep(0.3)
+    await until_followed(app)
+    await asyncio.sleep(0.3)  # for what must not happen: an event of what is known
     guide.tell("done")
-    ((last, told),) = events_in((await streamed).text)
+    ((last, told),) = events_of(await streamed)
     assert told["status"] == "succeeded"
     response = await client.get(f"/{guide.job.id}", headers={**STREAM, "last-event-id": last})
     assert (response.status_code, response.content) == (204, b"")
     assert response.headers["cache-control"] == "no-store"
     # Who has not seen it sees it.
     response = await client.get(f"/{guide.job.id}", headers={**STREAM, "last-event-id": known})
-    assert [tag for tag, _ in events_in(response.text)] == [last]
+    assert [tag for tag, _ in events_of(response)] == [last]
 
 
 async def test_stream_of_a_fast_job_has_few_events(runner: Runner, client: Any) -> None:
@@ -526,21 +570,21 @@ async def test_stream_of_a_fast_job_has_few_events(runner: Runner, client: Any) 
     began = time.monotonic()
     job = await runner.add_task(run)
     response = await client.get(f"/{job.id}", headers=STREAM)
-    events = events_in(response.text)
+    events = events_of(response)
     assert 2 <= len(events) <= 10 * (time.monotonic() - began) + 2
     assert (events[-1][1]["status"], events[-1][1]["progress"]) == ("succeeded", 0.999)
 
 
 async def test_stream_without_events_shows_that_it_lives(
-    runner: Runner, client: Any, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, app: JobStatusApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a proxy would take it for dead."""
     monkeypatch.setattr(status, "HEARTBEAT", 0.1)
     guide = await guided(runner)
-    streamed = asyncio.create_task(client.get(f"/{guide.job.id}", headers=STREAM))
-    await asyncio.sleep(0.6)
+    stream = Streaming(app, guide.job.id)
+    await stream.until("\n\n:\n\n")
     guide.tell(1)
-    assert "\n\n:\n\n" in (await streamed).text
+    await stream.end()
 
 
 async def test_stream_ends_now_and_then_to_be_gone_on_with(
@@ -554,11 +598,11 @@ async def test_stream_ends_now_and_then_to_be_gone_on_with(
     began = time.monotonic()
     response = await client.get(f"/{guide.job.id}", headers=STREAM)
     assert time.monotonic() - began >= 0.3
-    ((tag, told),) = events_in(response.text)
+    ((tag, told),) = events_of(response)
     assert told["status"] == "running"
     response = await client.get(f"/{guide.job.id}", headers={**STREAM, "last-event-id": tag})
     assert response.status_code == 200
-    assert events_in(response.text) == []
+    assert events_of(response) == []
     guide.tell(1)
 
 
@@ -576,7 +620,7 @@ async def test_stream_of_a_job_that_is_forgotten_ends(
 
     monkeypatch.setattr(runner, "infos", forgetful)
     response = await client.get(f"/{guide.job.id}", headers=STREAM)
-    assert [told["status"] for _, told in events_in(response.text)] == ["running"]
+    assert [told["status"] for _, told in events_of(response)] == ["running"]
     assert answers == []
     guide.tell(1)
 
@@ -601,8 +645,7 @@ async def test_many_followers_share_few_questions(runner: Runner, client: Any) -
         for guide in guides
         for options in ({"params": {"wait": 60}}, {"headers": STREAM})
     ]
-    await asyncio.sleep(1)
-    assert 100 in asked
+    await until(lambda: asked.count(100) >= 3, 60)
     assert not any(answer.done() for answer in answers)
     for guide in guides:
         guide.tell("done")
@@ -639,15 +682,15 @@ async def test_engine_that_is_away_holds_up_only_those_who_follow_its_jobs(
         asyncio.create_task(client.get(f"/{guide.job.id}", headers=STREAM))
         for guide in (here, there)
     ]
-    await asyncio.sleep(1.2)
+    await until(lambda: len(asked) >= 3, 60)
     assert len(asked) <= 2 + (time.monotonic() - began)
     is_there.clear()
     here.tell("done")
     there.tell("done")
-    assert events_in((await streams[0]).text)[-1][1]["result"] == "done"
+    assert events_of(await streams[0])[-1][1]["result"] == "done"
     assert not streams[1].done()
     is_there.set()
-    assert events_in((await streams[1]).text)[-1][1]["result"] == "done"
+    assert events_of(await streams[1])[-1][1]["result"] == "done"
 
 
 @pytest.mark.parametrize("headers", [{}, STREAM], ids=["wait", "stream"])
@@ -681,7 +724,8 @@ async def test_client_that_disconnects_is_let_go_at_once(
     served = asyncio.create_task(app(scope, receive, send))
     await until(lambda: bool(app._followings))
     (following,) = app._followings.values()
-    await asyncio.sleep(0.3)
+    await until(lambda: not following.is_idle, 60)
+    await asyncio.sleep(0.3)  # for what must not happen
     assert not served.done()
     left.set()
     await until(served.done, 5)
@@ -720,45 +764,53 @@ async def test_stream_to_a_client_that_is_gone_ends_in_peace(
 
 
 async def test_journal_that_cannot_be_read_is_told_as_such(
-    runner: Runner, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    runner: Runner, app: JobStatusApp, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """To who asks: 503, without the reason. Who follows already is kept."""
     guide = await guided(runner)
     infos = runner.infos
     is_broken = False
+    in_vain = 0
 
     async def broken(ids: Any) -> dict[str, Any]:
+        nonlocal in_vain
         if is_broken:
+            in_vain += 1
             raise JournalError("secret")
         return await infos(ids)
 
     monkeypatch.setattr(runner, "infos", broken)
-    streamed = asyncio.create_task(client.get(f"/{guide.job.id}", headers=STREAM))
-    await asyncio.sleep(0.3)
+    stream = Streaming(app, guide.job.id)
+    await stream.until("data: ")
     is_broken = True
     for options in ({}, {"params": {"wait": 60}}, {"headers": STREAM}):
         response = await client.get(f"/{guide.job.id}", **options)
         assert response.status_code == 503
         assert response.json() == {"error": "not available now; try again later"}
         assert response.headers["retry-after"] == "1"
-    await asyncio.sleep(0.5)
+    await until(lambda: in_vain >= 3 + 2, 60)  # beside those of the three requests
     is_broken = False
     guide.tell("done")
-    assert events_in((await streamed).text)[-1][1]["result"] == "done"
+    assert (await stream.end())[-1][1]["result"] == "done"
     looked_up = [one for one in caplog.records if "cannot be looked up" in one.getMessage()]
     assert len(looked_up) == 1  # and not at every look
 
 
 @pytest.mark.parametrize("headers", [{}, STREAM], ids=["wait", "stream"])
 async def test_server_that_ends_is_not_held_up(
-    runner: Runner, client: Any, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+    runner: Runner,
+    app: JobStatusApp,
+    client: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    headers: dict[str, str],
 ) -> None:
     """Whoever waits is answered as the job stands; the browser comes again later."""
     is_ending = False
     monkeypatch.setattr("asgi_bg.web._following.is_server_ending", lambda: is_ending)
     guide = await guided(runner)
     asked = asyncio.create_task(client.get(f"/{guide.job.id}?wait=60", headers=headers))
-    await asyncio.sleep(0.3)
+    await until_followed(app)
+    await asyncio.sleep(0.3)  # for what must not happen
     assert not asked.done()
     is_ending = True
     assert '"finished_at":null' in (await asked).text
@@ -772,9 +824,13 @@ async def test_looks_belong_to_no_request(runner: Runner, client: Any) -> None:
     """The one that is first to follow does not leave its context behind."""
     guide = await guided(runner)
     asked = asyncio.create_task(client.get(f"/{guide.job.id}?wait=60"))
-    await asyncio.sleep(0.2)
-    looking = [one for one in asyncio.all_tasks() if "_look_" in repr(one)]
-    assert len(looking) == 3
+    looking: list[Any] = []
+
+    def are_looking() -> bool:
+        looking[:] = [one for one in asyncio.all_tasks() if "_look_" in repr(one)]
+        return len(looking) == 3
+
+    await until(are_looking, 60)
     if hasattr(looking[0], "get_context"):  # since Python 3.12
         assert [list(one.get_context()) for one in looking] == [[], [], []]
     guide.tell(1)

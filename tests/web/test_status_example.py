@@ -3,59 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers import need
-from tests.services.service import Service, need_program
+from tests.helpers import need, wait_until
+from tests.services.service import need_program
 
 httpx = need("httpx")
 need("uvicorn")
 playwright = need("playwright.sync_api")
 
-ROOT = Path(__file__).parents[2]
-DEADLINE = 60.0
-
-
-class Example(Service):
-    """The example, as the comment at its top says, with uploads in a folder of the test."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def launch(self) -> subprocess.Popen[bytes]:
-        with (self.folder / "log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "uvicorn", "examples.upload:app", "--port", str(self.port)],
-                cwd=ROOT,
-                env={**os.environ, "TMPDIR": str(self.folder)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def is_ready(self) -> bool:
-        return bool(httpx.get(self.url, trust_env=False).status_code == 200)
+from tests.services.web import DEADLINE, WebServer  # noqa: E402
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> Iterator[Example]:
-    with Example(tmp_path) as started:
+def example(tmp_path: Path) -> Iterator[WebServer]:
+    """The example, as the comment at its top says, with uploads in a folder of the test."""
+    env = {"TMPDIR": str(tmp_path)}
+    with WebServer(tmp_path, "examples.upload:app", "/", env) as started:
         yield started
 
 
 @pytest.fixture
-def page(example: Example) -> Iterator[Any]:
+def page(example: WebServer) -> Iterator[Any]:
     """The example's page in Chromium, which must not complain of anything but lost lines."""
     chromium = need_program("chromium", "chromium")
     with playwright.sync_playwright() as driver:
@@ -70,15 +43,6 @@ def page(example: Example) -> Iterator[Any]:
             assert errors == []
         finally:
             browser.close()
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Poll until something is so, and return it."""
-    deadline = time.monotonic() + DEADLINE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what} in {DEADLINE:g} seconds"
-        time.sleep(0.05)
-    return found
 
 
 def upload(page: Any, data: bytes) -> None:
@@ -104,7 +68,7 @@ def test_bar_moves_while_the_upload_is_processed(page: Any) -> None:
         seen.add(value)
         return bool(page.locator("code").inner_text())
 
-    until(is_done, "end of the job")
+    wait_until(is_done, "end of the job")
     assert len([value for value in seen if 0 < value < 1]) >= 5
     assert bar_of(page) == 1
     assert page.get_by_role("status").inner_text().startswith("succeeded: 1,048,576 of ")
@@ -112,29 +76,27 @@ def test_bar_moves_while_the_upload_is_processed(page: Any) -> None:
 
 
 def test_bar_goes_on_after_a_restart_of_the_server_and_a_reload(
-    page: Any, example: Example
+    page: Any, example: WebServer
 ) -> None:
     """J3: the job is kept, and the browser connects again by itself."""
     upload(page, b"x" * 100_000)
-    until(lambda: bar_of(page) > 0.1, "progress")
-    assert example.process is not None
-    example.process.send_signal(signal.SIGKILL)
-    example.process.wait(DEADLINE)
+    wait_until(lambda: bar_of(page) > 0.1, "progress")
+    example.kill()
     example.start()
-    until(lambda: "succeeded" in page.get_by_role("status").inner_text(), "end of the job")
+    wait_until(lambda: "succeeded" in page.get_by_role("status").inner_text(), "end of the job")
     page.reload()
-    until(lambda: "succeeded" in page.get_by_role("status").inner_text(), "the end, once more")
+    wait_until(lambda: "succeeded" in page.get_by_role("status").inner_text(), "the end, once more")
     assert page.locator("code").inner_text().startswith('{"bytes":100000,')
 
 
-def test_job_that_is_not_known_is_told_as_such(page: Any, example: Example) -> None:
+def test_job_that_is_not_known_is_told_as_such(page: Any, example: WebServer) -> None:
     """And not asked for for ever."""
     page.goto(f"{example.url}/#{'0' * 32}")
     page.reload()
-    until(lambda: "not known" in page.get_by_role("status").inner_text(), "word of it")
+    wait_until(lambda: "not known" in page.get_by_role("status").inner_text(), "word of it")
 
 
-def test_upload_that_is_too_large_is_refused(example: Example) -> None:
+def test_upload_that_is_too_large_is_refused(example: WebServer) -> None:
     """Without being kept."""
 
     def parts() -> Iterator[bytes]:

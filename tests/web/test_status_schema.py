@@ -36,7 +36,7 @@ async def fail() -> None:
 
 
 class Site:
-    """An app with a job that has succeeded, one that has failed, and one that waits.
+    """An app with a job that has succeeded, and one that has failed.
 
     Attributes:
         app: The app, with the status API at ``/jobs``.
@@ -51,8 +51,7 @@ class Site:
     async def fill(self) -> None:
         async with self.runner:
             self.ids = [(await self.runner.add_task(func)).id for func in (work, fail)]
-            while not all([(await self.runner.info(one)).status.is_final for one in self.ids]):
-                await asyncio.sleep(0.01)
+            assert await self.runner.drain(60)
 
 
 @pytest.fixture(scope="module")

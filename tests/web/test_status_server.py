@@ -6,30 +6,22 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from tests.helpers import need
+from tests.helpers import need, wait_until
 
 httpx = need("httpx")
 need("starlette")
 need("uvicorn")
 
-from tests.web.status_harness import DEADLINE, STREAM, Site, events_of  # noqa: E402
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Poll until something is so, and return it."""
-    deadline = time.monotonic() + DEADLINE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what} in {DEADLINE:g} seconds"
-        time.sleep(0.02)
-    return found
+from tests.services.web import DEADLINE  # noqa: E402
+from tests.web.events import STREAM  # noqa: E402
+from tests.web.status_harness import Site, events_of  # noqa: E402
 
 
 @pytest.fixture(params=["h11", "httptools"])
@@ -90,11 +82,11 @@ def test_client_that_disconnects_is_let_go_at_once(either_site: Site, stream: bo
     clients = [socket.create_connection(("127.0.0.1", site.port)) for _ in range(20)]
     for client in clients:
         client.sendall(f"GET /jobs/{job}?wait=60 HTTP/1.1\r\nHost: x\r\n{accept}\r\n".encode())
-    until(lambda: site.facts()["followers"] == 20, "followers")
+    wait_until(lambda: site.facts()["followers"] == 20, "followers")
     began = time.monotonic()
     for client in clients:
         client.close()
-    until(lambda: site.facts()["followers"] == 0, "end of following")
+    wait_until(lambda: site.facts()["followers"] == 0, "end of following")
     assert time.monotonic() - began < 10
     assert not site.facts()["is_looking"]
     site.tell("one", "end")
@@ -117,8 +109,8 @@ def test_shutdown_waits_for_nobody_who_follows(site: Site, stream: bool) -> None
     threads = [threading.Thread(target=follow) for _ in range(5)]
     for thread in threads:
         thread.start()
-    until(lambda: site.facts()["followers"] == 5, "followers")
-    until(lambda: site.job(job)["status"] == "running", "start")
+    wait_until(lambda: site.facts()["followers"] == 5, "followers")
+    wait_until(lambda: site.job(job)["status"] == "running", "start")
     began = time.monotonic()
     site.stop()
     # The job itself, which does not end, is waited for until the drain's time is up (R6).
@@ -137,8 +129,7 @@ def test_stream_goes_on_after_a_restart_of_the_server(any_site: Site) -> None:
     site.tell("one", "0.5")
     with site.client.stream("GET", f"/jobs/{job}", headers=STREAM) as response:
         last = next(tag for tag, told in events_of(response) if told["progress"] == 0.5)
-        site.process.kill()  # type: ignore[union-attr]
-        site.process.wait()  # type: ignore[union-attr]
+        site.kill()
     site.start()
     headers = {**STREAM, "last-event-id": last}
     with site.client.stream("GET", f"/jobs/{job}", headers=headers) as response:
@@ -193,7 +184,7 @@ def test_five_hundred_clients_cost_no_thread_each(any_site: Site) -> None:
         client.sendall(f"{head}{accept}\r\n".encode())
         clients.append(client)
     try:
-        until(lambda: site.facts()["followers"] == count, "followers")
+        wait_until(lambda: site.facts()["followers"] == count, "followers")
         assert process.num_threads() <= threads + 2  # a reader of the journal may have come
         waits = []
         for _ in range(20):
