@@ -154,16 +154,22 @@
     document.getElementById("notice").replaceChildren(notice);
   }
 
-  // Asks why there is no stream, as the browser does not tell, and comes back later.
+  // Comes back later, and asks first why there was no stream, as the browser does not tell.
+  function comeBackLater(from) {
+    setTimeout(comeBack, retryAt, from);
+    retryAt = Math.min(retryAt * 2, 30000);
+  }
+
   async function comeBack(from) {
+    if (stream || isPaused || document.hidden) return;
     const answer = await fetch(from, { method: "HEAD", credentials: "same-origin" }).catch(() => null);
+    if (answer?.ok) return connect();
     if (answer?.status === 404) return part();
     if (answer?.status === 503) {
       clearTimeout(worry);
       say("Not available now, trying again…", "off");
     }
-    setTimeout(connect, retryAt);
-    retryAt = Math.min(retryAt * 2, 30000);
+    comeBackLater(from);
   }
 
   function connect() {
@@ -182,7 +188,7 @@
       // The browser tries again by itself, unless it got an answer that was no stream.
       if (stream && stream.readyState === EventSource.CLOSED) {
         stream = null;
-        comeBack(from);
+        comeBackLater(from);
       }
     };
   }
