@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -582,3 +583,28 @@ async def test_a_sealed_job_is_listed_and_retried_without_its_key(tmp_path: Path
         await runner.drain(DEADLINE)
         attempts = (await runner.details(job.id)).attempts
         assert [attempt.number for attempt in attempts][-3:] == [1, 2, 3]
+
+
+async def test_a_look_does_not_wait_for_a_lock(tmp_path: Path) -> None:
+    """Another program holds the file for longer than anybody would look."""
+    path = tmp_path / "jobs.db"
+    async with Runner(journal=SQLiteJournal(path, busy_timeout=60.0)) as runner:
+        job = await runner.add_task(pay, 1)
+        await job.result(DEADLINE)
+        while (await runner.info(job.id)).status is not JobStatus.succeeded:
+            await asyncio.sleep(0.01)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        adding = asyncio.ensure_future(runner.add_task(pay, 2))
+        try:
+            listed = await asyncio.wait_for(runner.jobs(), DEADLINE)
+            found = await asyncio.wait_for(runner.search(text="showing:pay"), DEADLINE)
+            seen = await asyncio.wait_for(runner.overview(), DEADLINE)
+            assert job.id in {each.id for each in listed}
+            assert job.id in {each.id for each in found.jobs}
+            assert seen.counts.succeeded == 1
+            assert not adding.done()
+        finally:
+            other.execute("ROLLBACK")
+            other.close()
+        assert await (await adding).result(DEADLINE) == 2

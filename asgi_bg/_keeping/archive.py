@@ -29,6 +29,9 @@ POLL_INTERVAL = 0.2
 READERS = 4
 """How many questions are answered at once."""
 
+LOOK_WAIT = 1.0
+"""How many seconds a question waits for what is to be written before."""
+
 
 class Archive:
     """Answers once all that this process has told the journal has been written.
@@ -78,17 +81,26 @@ class Archive:
 
     async def written(self) -> None:
         """Wait until all that the journal has been told has been written."""
+        await self._flush()
+
+    def _flush(self) -> asyncio.Future[Any]:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._writer.start()
         self._writer.flush(partial(_bring, answer))
-        await answer
+        return answer
 
     async def ask(self, question: Callable[[], Any]) -> Any:
         """Return what a question returns, asked once all that was told has been written.
 
-        In a thread of its own, so that no commit waits for the answer.
+        In a thread of its own, so that no commit waits for the answer. Where another program
+        keeps the journal from being written, the answer is of what was written before.
         """
-        await self.written()
+        answer = self._flush()
+        await asyncio.wait((answer,), timeout=LOOK_WAIT)
+        if answer.done():
+            answer.result()
+        else:
+            answer.cancel()
         return await asyncio.get_running_loop().run_in_executor(self._reader, question)
 
     async def info(self, id: str) -> JobInfo:
