@@ -38,7 +38,10 @@ LEVELS = [
     {"journal", "journal.checking", "_looking.overview"},
     # Jobs that are kept, or go to an engine.
     {"events", "_registry", "_collector", "_response", "engines._consumer", "engines._link"},
-    {"_telemetry", "_rows", "_keeping.marks", "engines._outbox"},
+    {
+        *("_telemetry", "_rows", "_keeping.marks"),
+        *("engines._inline_home", "engines._outbox", "engines._subscribers"),
+    },
     {"_looking.desk", "_keeping.elsewhere", "engines._message"},
     {"_keeping.archive", "_keeping.claims", "engines._direct"},
     {"_keeping.saving", "_keeping.upkeep"},

@@ -72,6 +72,11 @@ class WebServer(Service):
     def is_ready(self) -> bool:
         return self.client.get(self._ready_path).status_code == 200
 
+    def log(self) -> str:
+        """All that it has written."""
+        path = self.folder / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
     def pids(self) -> list[int]:
         """Hypercorn serves in a child, which outlives it when it is killed."""
         found = super().pids()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import need, wait_until
+from tests.services.postgres import PostgresServer
 from tests.services.redis import RedisServer
 from tests.services.web import WebServer
 
@@ -22,15 +24,25 @@ need("starlette")
 need("uvicorn")
 need("arq")
 need("celery")
+need("taskiq_redis")
+need("psycopg")
+procrastinate = need("procrastinate")
 
 ROOT = Path(__file__).parents[2]
 COUNT = 12
 SENT, CONSUMED = "messaging.client.sent.messages", "messaging.client.consumed.messages"
 HANDED_OVER, REFUSED = "asgi_bg.jobs.handed_over", "asgi_bg.jobs.refused"
+WAIT, DURATION = "asgi_bg.queue.wait", "messaging.process.duration"
 COMMANDS = {
     "arq": ("arq", "tests.telemetry.broker_site.WorkerSettings"),
     "celery": ("celery", "-A", "tests.telemetry.broker_site:celery", "worker", "-c", "2"),
+    "taskiq": ("taskiq", "worker", "tests.telemetry.broker_site:broker", "--workers", "1"),
+    "procrastinate": (
+        *("procrastinate", "--app=tests.telemetry.broker_site.queue", "worker"),
+        *("--concurrency", "4", "--fetch-job-polling-interval", "0.2"),
+    ),
 }
+ENGINES = list(COMMANDS)
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -38,6 +50,17 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     with RedisServer(tmp_path_factory.mktemp("redis")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """With the tables of Procrastinate."""
+    with PostgresServer(tmp_path_factory.mktemp("postgres")) as started:
+        assert isinstance(started, PostgresServer)
+        connector = procrastinate.SyncPsycopgConnector(conninfo=started.url)
+        with procrastinate.App(connector=connector).open() as app:
+            app.schema_manager.apply_schema()
         yield started
 
 
@@ -62,14 +85,18 @@ class Place:
         return App(folder, {**self.env, "SITE_JOURNAL": f"{folder / 'jobs.db'}", **env})
 
     @contextmanager
-    def worker(self, *command: str) -> Iterator[None]:
-        """Run a worker of the engine's own."""
+    def worker(self, *, is_watched: bool = False) -> Iterator[None]:
+        """Run a worker of the engine's own, with subscribers or without."""
+        command = COMMANDS[self.env["SITE_ENGINE"]]
+        told = self.folder / "told"
+        told.mkdir(exist_ok=True)
+        env = {"SITE_TOLD": f"{told}"} if is_watched else {}
         with (
             (self.folder / "worker.log").open("w") as log,
             subprocess.Popen(
                 (sys.executable, "-m", *command),
                 cwd=self.folder,
-                env={**os.environ, **self.env},
+                env={**os.environ, **self.env, **env},
                 stdout=log,
                 stderr=log,
             ) as process,
@@ -78,6 +105,26 @@ class Place:
                 yield
             finally:
                 process.terminate()
+
+    def told(self) -> list[dict[str, Any]]:
+        """What the SDKs of the worker's processes have received."""
+        return [json.loads(path.read_text()) for path in (self.folder / "told").glob("*.json")]
+
+    def spans(self) -> list[dict[str, Any]]:
+        """The spans of the attempts in the worker's processes."""
+        return [span for told in self.told() for span in told["spans"]]
+
+    def sums(self, kind: str) -> dict[str, int]:
+        """The sums of the worker's ``counts``, or of what was ``measured``."""
+        sums: Counter[str] = Counter()
+        for told in self.told():
+            for name, value in told[kind].items():
+                sums[name] += value
+        return dict(sums)
+
+    def log(self) -> str:
+        """What the worker has logged."""
+        return (self.folder / "worker.log").read_text()
 
     def lines(self) -> list[list[Any]]:
         """The attempts so far: number of the job and attempt, process, and current span."""
@@ -104,7 +151,10 @@ class App(WebServer):
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path, redis: RedisServer) -> Place:
-    return Place(tmp_path, request.param, redis.url)
+    made = Place(tmp_path, request.param, redis.url)
+    if request.param == "procrastinate":
+        made.env["SITE_POSTGRES"] = request.getfixturevalue("postgres").url
+    return made
 
 
 @pytest.mark.parametrize("place", ["arq"], indirect=True)
@@ -136,7 +186,7 @@ def test_spans_of_another_process_link_to_the_request(place: Place, task: str, f
 @pytest.mark.parametrize("place", ["arq", "celery"], indirect=True)
 def test_jobs_of_an_engines_own_worker_are_counted_where_they_were_added(place: Place) -> None:
     """W4, E3: once, as added and as handed over; an attempt is no attempt of this process."""
-    with place.app("shop") as shop, place.worker(*COMMANDS[place.env["SITE_ENGINE"]]):
+    with place.app("shop") as shop, place.worker():
         assert isinstance(shop, App)
         shop.add("paint")
         wait_until(lambda: len(place.lines()) == COUNT, "jobs that ran")
@@ -163,7 +213,56 @@ def test_broker_that_is_away_counts_nothing_twice(
             assert shop.told()["counts"][HANDED_OVER] == 0
             own.start()
             wait_until(lambda: shop.told()["counts"][HANDED_OVER] == COUNT, "handing over")
-            with place.worker(*COMMANDS[place.env["SITE_ENGINE"]]):
+            with place.worker():
                 wait_until(lambda: len(place.lines()) == COUNT, "jobs that ran")
             here = shop.told()
     assert here["counts"] == {SENT: COUNT, CONSUMED: 0, HANDED_OVER: COUNT, REFUSED: 0}
+
+
+@pytest.mark.parametrize("place", ENGINES, indirect=True)
+@pytest.mark.parametrize(("task", "fails"), [("pay", 1), ("paint", 0)])
+def test_an_engines_own_worker_is_traced_and_counted(place: Place, task: str, fails: int) -> None:
+    """W4, R9: each attempt once, in the process that made it; a subscriber that fails harms none."""
+    attempts = COUNT * (fails + 1)
+    with place.app("shop") as shop, place.worker(is_watched=True):
+        assert isinstance(shop, App)
+        source = shop.add(task, fails=fails)
+        wait_until(lambda: len(place.spans()) == attempts, "spans")
+        wait_until(lambda: shop.told()["counts"][HANDED_OVER] == COUNT, "what was handed over")
+        spans, here = place.spans(), shop.told()
+    assert [span["links"] for span in spans] == [[source]] * attempts
+    assert {span["status"] for span in spans if span["attempt"] > fails} == {"succeeded"}
+    assert {span["status"] for span in spans if span["attempt"] <= fails} <= {"retrying"}
+    assert len({(span["job"], span["attempt"]) for span in spans}) == attempts
+    # The task itself was inside of its span.
+    lines = place.lines()
+    assert len(lines) == attempts
+    assert {span for *_, span in lines} == {span["span"] for span in spans}
+    assert {pid for _, _, pid, _ in lines} == {told["pid"] for told in place.told()}
+    assert place.sums("counts") == {SENT: 0, CONSUMED: attempts, HANDED_OVER: 0, REFUSED: 0}
+    assert place.sums("measured") == {WAIT: COUNT, DURATION: attempts}
+    assert here["counts"] == {SENT: COUNT, CONSUMED: 0, HANDED_OVER: COUNT, REFUSED: 0}
+    assert "a subscriber of job events failed: <function broken" in place.log()
+    assert "RuntimeError: succeeded is not heard" in place.log()
+
+
+@pytest.mark.parametrize("place", ENGINES, indirect=True)
+def test_jobs_that_a_task_adds_in_a_worker_go_on_with_the_trace(place: Place) -> None:
+    """W4: they link to the attempt that has added them, and count as added and handed over."""
+    with place.app("shop") as shop, place.worker(is_watched=True):
+        assert isinstance(shop, App)
+        source = shop.add("order")
+        wait_until(lambda: len(place.spans()) == 2 * COUNT, "spans")
+        spans = place.spans()
+        wait_until(lambda: place.sums("counts")[HANDED_OVER] == COUNT, "what was handed over")
+    orders = [span for span in spans if span["task"] == "brokers.order"]
+    paints = [span for span in spans if span["task"] == "brokers.paint"]
+    assert [span["links"] for span in orders] == [[source]] * COUNT
+    added_in = sorted([span["trace"], span["span"]] for span in orders)
+    assert sorted(link for span in paints for link in span["links"]) == added_in
+    assert place.sums("counts") == {
+        SENT: COUNT,
+        CONSUMED: 2 * COUNT,
+        HANDED_OVER: COUNT,
+        REFUSED: 0,
+    }
