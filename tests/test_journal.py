@@ -32,6 +32,7 @@ from asgi_bg.exceptions import JobFailed, JobNotFound, JournalError, NotSerializ
 from asgi_bg.journal import SQLiteJournal
 from asgi_bg.journal.base import Batch, NewJob
 from tests.helpers import BODY, START, Connection, until
+from tests.journal.helpers import crash
 
 pytestmark = pytest.mark.anyio
 
@@ -405,6 +406,21 @@ class TestSurvival:
         async with Runner(journal=path) as runner:
             await until(lambda: seen == ["parent", 7])
             await runner.drain(5)
+
+    async def test_recovered_is_told_first(self, path: str) -> None:
+        """R9: of a job that another process left, before anything else of it."""
+        dead = SQLiteJournal(path)
+        dead.open()
+        ids = [new_id(time.time()) for _ in range(50)]
+        call = (note.name, "[[1]]", None, time.time(), None, 0, None, None, True)
+        dead.commit(Batch(added=[NewJob(each, *call) for each in ids]))
+        crash(dead)
+        told: list[JobEvent] = []
+        async with Runner(journal=path, on_event=told.append) as runner:
+            await runner.drain(20)
+            await until(lambda: sum(event.name == "recovered" for event in told) == 50)
+        of_each = [tuple(event.name for event in told if event.id == each) for each in ids]
+        assert set(of_each) == {("recovered", "started", "succeeded")}
 
     async def test_order_of_a_request_survives(self, path: str) -> None:
         """R2: the jobs of one request run one after another, also from the journal."""

@@ -50,6 +50,7 @@ class Intake:
         self._registry = registry
         self._events = told
         self._telling: set[asyncio.Task[None]] = set()
+        self._untold: set[str] = set()
 
     def take_up(self, rows: list[JobRow]) -> None:
         """Run jobs that were claimed from the journal, or hand them over."""
@@ -102,6 +103,9 @@ class Intake:
         record.turn = 0
         self._registry.unfinished[record] = None
         self._keeper.adopt(record)
+        if row.id in self._untold:  # before anything else is told of it
+            self._untold.remove(row.id)
+            self._events.emit(events.RECOVERED, record)
         return record
 
     def _arguments_of(
@@ -139,15 +143,24 @@ class Intake:
                 extra=job_extras(orphan.id, orphan.task),
             )
         if self._events.handlers and orphans:
+            self._untold.update(orphan.id for orphan in orphans if not orphan.is_poisonous)
             telling = self.loop.create_task(self._tell_of(orphans))
             self._telling.add(telling)
             telling.add_done_callback(self._telling.discard)
 
     async def _tell_of(self, orphans: list[Orphan]) -> None:
+        """Tell of those that are not claimed here, but wait, or went to another process."""
         for orphan in orphans:
+            if not orphan.is_poisonous and orphan.id not in self._untold:
+                continue
             try:
                 info = await self._keeper.archive.info(orphan.id)
             except (JobNotFound, JournalError) as exc:
                 logger.debug("a job that was taken over cannot be told of: %s", exc)
+                self._untold.discard(orphan.id)
                 continue
-            self._events.tell(events.FAILED if orphan.is_poisonous else events.RECOVERED, info)
+            if orphan.is_poisonous:
+                self._events.tell(events.FAILED, info)
+            elif orphan.id in self._untold:
+                self._untold.remove(orphan.id)
+                self._events.tell(events.RECOVERED, info)
