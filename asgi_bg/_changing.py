@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from asgi_bg._job import JobInfo, JobStatus
-from asgi_bg._scheduling.schedulers import Schedulers
+from asgi_bg._scheduling.parts import Parts
+from asgi_bg._scheduling.scheduler import Scheduler
 from asgi_bg._showing import Showing
 
 
@@ -11,17 +14,16 @@ class Changing:
     """Retries, cancels and forgets jobs.
 
     Args:
-        schedulers: Those of the runner.
+        parts: What the runner is made of.
         showing: Knows which jobs are here.
     """
 
-    def __init__(self, schedulers: Schedulers, showing: Showing) -> None:
-        self._schedulers = schedulers
-        self._registry = schedulers.parts.registry
-        self._keeper = schedulers.parts.keeper
+    def __init__(self, parts: Parts, showing: Showing) -> None:
+        self._registry = parts.registry
+        self._keeper = parts.keeper
         self._showing = showing
 
-    async def retry(self, id: str) -> JobInfo:
+    async def retry(self, id: str, current: Callable[[], Scheduler]) -> JobInfo:
         """Queue a failed or cancelled job again; see `Runner.retry`."""
         here = self._showing.here(id)
         if here is None and self._keeper is not None:
@@ -34,16 +36,16 @@ class Changing:
                 f"only failed and cancelled jobs can be retried, and job {id} is {record.status}"
             )
         self._registry.reopen(record)
-        self._schedulers.current().readmit(record)
+        current().readmit(record)
         return record.snapshot()
 
-    async def retry_failed(self, task: str | None) -> int:
+    async def retry_failed(self, task: str | None, current: Callable[[], Scheduler]) -> int:
         """Queue all failed jobs again, or those of a task; return how many."""
         here = [r for r in tuple(self._registry.finished) if r.status is JobStatus.failed]
         retried = 0
         for record in here:
             if task in (None, record.task_name):
-                await self.retry(record.id)
+                await self.retry(record.id, current)
                 retried += 1
         if self._keeper is not None:
             retried += await self._keeper.archive.retry_failed(task)

@@ -389,7 +389,7 @@ class JobRecord(Job):
 
     def reopen(self) -> None:
         """Make a job that has ended a queued one again, with all its attempts ahead."""
-        is_kept = self.past is not None and self.past[-1].is_it(self.attempt, self.started_at)
+        is_kept = bool(self.past and self.past[-1].is_it(self.attempt, self.started_at))
         if self.attempt and not is_kept:  # as it is where it was cancelled before the next one
             self.remember(self.error, self.traceback)
         self.status = _QUEUED

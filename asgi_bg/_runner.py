@@ -14,11 +14,11 @@ from asgi_bg._changing import Changing
 from asgi_bg._collector import BackgroundTasks, collecting
 from asgi_bg._execution.threads import ThreadPool
 from asgi_bg._job import Job, JobInfo, JobStatus
+from asgi_bg._limits import Limits
 from asgi_bg._messages import log_unfinished
 from asgi_bg._options import check_count, check_seconds
 from asgi_bg._registry import Registry
 from asgi_bg._scheduling.lane import Lane
-from asgi_bg._scheduling.limits import Limits
 from asgi_bg._scheduling.parts import Parts
 from asgi_bg._scheduling.scheduler import Scheduler
 from asgi_bg._scheduling.schedulers import Schedulers
@@ -166,7 +166,7 @@ class Runner:
     def _use(self, parts: Parts) -> None:
         self._parts = self._schedulers.parts = parts
         self._showing = Showing(parts.registry, parts.keeper)
-        self._changing = Changing(self._schedulers, self._showing)
+        self._changing = Changing(parts, self._showing)
 
     def equip(
         self, *, threads: Callable[[int], ThreadPool] | None = None, hearers: Sequence[Hearer] = ()
@@ -497,7 +497,7 @@ class Runner:
             JobNotFound: No job of that id is known (any more).
             ValueError: It has succeeded, or has not ended.
         """
-        return await self._changing.retry(id)
+        return await self._changing.retry(id, self.scheduler)
 
     async def retry_failed(self, task: str | None = None) -> int:
         """Queue all failed jobs again, or those of a task; return how many.
@@ -505,7 +505,7 @@ class Runner:
         Args:
             task: Only those of the task of this name.
         """
-        return await self._changing.retry_failed(task)
+        return await self._changing.retry_failed(task, self.scheduler)
 
     async def cancel(self, id: str) -> JobInfo:
         """Cancel a job: one that waits does not start, one that runs is stopped.
@@ -559,8 +559,7 @@ def _keeper_of(
     if journal is None:
         assert link is not None  # noqa: S101 - there is one of them
         journal = DirectJournal(link)
-    window = min(2 * limits.max_jobs, max(limits.max_queued, 2))
-    return Keeper(journal, registry, window, ordered=limits.ordered, link=link)
+    return Keeper(journal, registry, limits, link)
 
 
 def _as_engine(engine: object) -> Engine:

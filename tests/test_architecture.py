@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "asgi_bg"
 LEVELS = [
     # Values, and arithmetic.
     {"_types", "exceptions", "_ids", "_visible", "_execution", "_keeping", "_looking"},
-    {"_scheduling", "_scheduling.deadlines", "_scheduling.drain", "_scheduling.limits"},
+    {"_scheduling", "_scheduling.deadlines", "_scheduling.drain", "_limits"},
     {"_options", "_job"},
     {"_task", "_logs", "_retry", "_origin", "_failures", "logs"},
     {"views", "engines.base"},

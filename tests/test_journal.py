@@ -72,6 +72,11 @@ async def flaky(times: int) -> int:
 
 
 @task
+async def broken() -> None:
+    raise ValueError("no")
+
+
+@task
 async def wait() -> None:
     seen.append("begun")
     await asyncio.sleep(3600)
@@ -406,6 +411,59 @@ class TestSurvival:
         async with Runner(journal=path) as runner:
             await until(lambda: seen == ["parent", 7])
             await runner.drain(5)
+
+    async def test_claimed_job_that_fails_can_be_retried(self, path: str) -> None:
+        """One that somebody has kept a hold of, and that has failed once."""
+        async with Runner(journal=path) as runner:
+            job = await runner.add_task(broken.using(delay=1.1))
+            with pytest.raises(JobFailed):
+                await job.result(20)
+            assert (await runner.retry(job.id)).status is JobStatus.queued
+
+    def test_claim_for_a_loop_that_ends_meanwhile_is_not_lost(self, path: str) -> None:
+        """The next loop is there already when the rows come."""
+        is_claiming, may_claim = threading.Event(), threading.Event()
+
+        class Slow(SQLiteJournal):
+            def claim(self, limit: int, now: float) -> Any:
+                is_claiming.set()
+                assert may_claim.wait(20)
+                return super().claim(limit, now)
+
+        async def put_off() -> None:
+            async with Runner(journal=path) as runner:
+                for number in range(5):
+                    await runner.add_task(note.using(delay=1.1), number)
+
+        runner = Runner(journal=Slow(path))
+
+        async def attach() -> None:
+            runner.scheduler()
+            assert await asyncio.to_thread(is_claiming.wait, 20)
+
+        async def go_on() -> None:
+            runner.scheduler()
+            may_claim.set()
+            await until(lambda: sorted(seen) == list(range(5)), 20)
+            await runner.aclose()
+
+        asyncio.run(put_off())
+        asyncio.run(attach())
+        asyncio.run(go_on())
+
+    def test_loops_that_have_ended_are_forgotten(self, path: str) -> None:
+        """Test clients make one for each request."""
+        runner = Runner(journal=path)
+
+        async def use() -> None:
+            await runner.add_task(note, 1)
+            await runner.drain(20)
+
+        for _ in range(5):
+            asyncio.run(use())
+        keeper = runner._parts.keeper
+        assert keeper is not None
+        assert len(keeper.claims._hosts) <= 1
 
     async def test_recovered_is_told_first(self, path: str) -> None:
         """R9: of a job that another process left, before anything else of it."""

@@ -71,7 +71,7 @@ class Claims:
         self._hosts.append(host)
         self.is_closing = False
         if self._brought:  # for a loop that has ended before it heard of them
-            host.loop.call_soon(self._claimed)
+            host.loop.call_soon(self.take_brought)
 
     def clear(self) -> None:
         """Know of nobody who runs jobs any more."""
@@ -132,10 +132,16 @@ class Claims:
         if error is not None and not isinstance(error, JournalError):
             logger.error("claiming jobs failed", exc_info=error)
         self._brought.append((limit, rows or []))
-        with contextlib.suppress(RuntimeError):  # closed: the next loop looks for them
-            host.loop.call_soon_threadsafe(self._claimed)
+        with contextlib.suppress(RuntimeError):  # closed: another loop looks for them
+            host.loop.call_soon_threadsafe(self.take_brought)
 
-    def _claimed(self) -> None:
+    @property
+    def has_brought(self) -> bool:
+        """Whether there are jobs that were claimed and that no loop has taken up yet."""
+        return bool(self._brought)
+
+    def take_brought(self) -> None:
+        """Take up jobs that were claimed; in the loop's thread."""
         try:
             limit, rows = self._brought.popleft()
         except IndexError:

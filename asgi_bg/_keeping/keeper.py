@@ -23,6 +23,7 @@ from asgi_bg._keeping.claims import Claims, Host
 from asgi_bg._keeping.marks import release_of, standing_of, success_of
 from asgi_bg._keeping.saving import Saver
 from asgi_bg._keeping.upkeep import Upkeep
+from asgi_bg._limits import Limits
 from asgi_bg._record import JobRecord, kept_of
 from asgi_bg._registry import Registry
 from asgi_bg._rows import info_of
@@ -44,8 +45,7 @@ class Keeper:
     Args:
         journal: The journal.
         registry: The jobs that this process knows.
-        window: How many jobs are held at once.
-        ordered: Whether the jobs of one request go one after another.
+        limits: What bounds the jobs: how many are held at once follows from that.
         link: The way to the engine that the jobs are handed over to, if there is one.
 
     Attributes:
@@ -60,11 +60,11 @@ class Keeper:
         self,
         journal: Journal,
         registry: Registry,
-        window: int,
-        *,
-        ordered: bool,
+        limits: Limits,
         link: Link | None,
     ) -> None:
+        # What runs, and as much again in line, so that no slot waits for the disk.
+        window = min(2 * limits.max_jobs, max(limits.max_queued, 2))
         self._journal = journal
         self.has_disk = not isinstance(journal, DirectJournal)
         self._registry = registry
@@ -81,7 +81,7 @@ class Keeper:
             self.archive,
             self.claims,
             self.held,
-            ordered=ordered,
+            ordered=limits.ordered,
             link=link,
         )
         self._upkeep = Upkeep(journal, self._writer, self.claims, self.held, self._running)
@@ -213,21 +213,24 @@ class Keeper:
     def put_off(self, record: JobRecord) -> bool:
         """Have it written that a job waits; return whether it does that in this process."""
         self._running.pop(record, None)
-        if not self.may_wait_here(record):
+        if not self.try_to_wait(record):
             return False
         self._writer.mark(standing_of(record, is_held=True))
         return True
 
-    def may_wait_here(self, record: JobRecord) -> bool:
-        """Whether a job that is put off waits in memory; not for long, as it takes up room."""
+    def try_to_wait(self, record: JobRecord) -> bool:
+        """Let a job that is put off wait in memory, or else give it back; return which.
+
+        In memory it waits for a moment only, as it takes up room.
+        """
         wait = (record.run_after or 0.0) - time.time()
         if wait <= SHORT_WAIT and len(self.held) <= self.claims.limit:
             return True
         self.give_back(record)
         return False
 
-    def has_room_for(self, record: JobRecord) -> bool:
-        """Whether a job that may start now can wait in memory; otherwise it is given back."""
+    def try_to_hold(self, record: JobRecord) -> bool:
+        """Let a job that may start now wait in memory, or else give it back; return which."""
         if kept_of(record).is_claimed or len(self.held) <= self.claims.limit:
             return True
         self.give_back(record)

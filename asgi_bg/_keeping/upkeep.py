@@ -71,7 +71,8 @@ class Upkeep:
                 is_more = self._journal.expire(now, EXPIRED)
             self._next_expiry = now if is_more else now + EXPIRE_INTERVAL
         is_due = due is not None and due <= now + 1.0
-        if orphans or cancelled or is_ready or is_due or self._running:
+        is_left = self._claims.has_brought  # by a loop that has ended since
+        if orphans or cancelled or is_ready or is_due or is_left or self._running:
             try:
                 host.loop.call_soon_threadsafe(
                     self._look, orphans, cancelled, is_ready, due if is_due else None
@@ -89,6 +90,7 @@ class Upkeep:
             if record is not None and self._claims.host is not None:
                 record.home.cancel(record, "cancelled by request")
         self._show_progress()
+        self._claims.take_brought()
         if is_ready:
             self._claims.has_backlog = True
             self._claims.claim_soon()

@@ -30,7 +30,7 @@ class Ends:
         record.end(status)
         self._registry.finish(record)
         if record.brought is not None:
-            tell_bringer(record, None)
+            _tell_bringer(record, None)
         if record.kept is not None and self._keeper is not None:
             if event is events.DROPPED:
                 self._keeper.dropped(record)
@@ -74,10 +74,10 @@ class Ends:
     def leave_to_bringer(self, record: JobRecord, delay: float) -> None:
         """Let the engine that has brought a job bring it again, after so many seconds."""
         self._registry.unfinished.pop(record, None)
-        tell_bringer(record, delay)
+        _tell_bringer(record, delay)
 
 
-def tell_bringer(record: JobRecord, delay: float | None) -> None:
+def _tell_bringer(record: JobRecord, delay: float | None) -> None:
     """Tell the engine that has brought a job that the attempt is over."""
     brought, record.brought = record.brought, None
     if brought is not None and not brought.done():

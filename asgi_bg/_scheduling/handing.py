@@ -63,7 +63,7 @@ class Handing:
         """Send a job, when its turn comes."""
         if self._outbox is None:
             self.handed_over([record])
-        elif self._keeper.has_room_for(record):
+        elif self._keeper.try_to_hold(record):
             self._outbox.add(record)
 
     async def settled(self) -> None:
@@ -108,8 +108,11 @@ class Handing:
             )
 
     def send_away(self, record: JobRecord) -> None:
-        """Let a job wait in the journal, for this process or another one."""
-        self._keeper.give_back(record)
+        """Let a job wait in the journal, if there is one, for this process or another one."""
+        if self._outbox is None:
+            self.handed_over([record])
+        else:
+            self._keeper.give_back(record)
 
     def hold(self) -> None:
         """Keep the drain from ending until `release`."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from asgi_bg._execution.threads import ThreadPool
+from asgi_bg._limits import Limits
 from asgi_bg._registry import Registry
-from asgi_bg._scheduling.limits import Limits
 from asgi_bg.events import Events
 
 if TYPE_CHECKING:

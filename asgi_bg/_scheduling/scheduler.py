@@ -135,10 +135,10 @@ class Scheduler:
             self._handing.forward(record)
             return False
         if record.run_after is not None and record.run_after > time.time():
-            if record.kept is None or self.keeper.may_wait_here(record):
+            if record.kept is None or self.keeper.try_to_wait(record):
                 self._put_off(record)
             return False
-        if record.kept is not None and not self.keeper.has_room_for(record):
+        if record.kept is not None and not self.keeper.try_to_hold(record):
             return False
         self._attempts.slots.request(record)
         return record.has_slot or record.turn > 0
@@ -188,7 +188,10 @@ class Scheduler:
 
     def send_away(self, record: JobRecord) -> None:
         """Let a job wait in the journal, for this process or another one."""
-        self.keeper.give_back(record)
+        if self._handing is not None:
+            self._handing.send_away(record)
+        else:
+            self.keeper.give_back(record)
 
     async def written(self) -> None:
         """Wait until all jobs that were added so far are kept."""
@@ -276,6 +279,8 @@ class Scheduler:
     def abandon(self) -> None:
         """End all jobs of a loop that was closed: nothing will run them any more."""
         self._stopping.abandon(self.unfinished())
+        if self._keeper is not None:
+            self._keeper.claims.detach(self.loop)
         self.close()
 
     def close(self) -> None:

@@ -240,7 +240,8 @@ class Seam:
                 runner._schedulers.remove(scheduler)
         if len(runner._schedulers):
             return  # somebody still serves with it, without what it would have to open first
-        runner._use(outside.parts)
+        kept = outside.parts
+        runner._use(runner._parts._replace(keeper=kept.keeper, link=kept.link))
         runner._consumer, runner.consumes = outside.consumer, outside.consumes
 
     async def serve(

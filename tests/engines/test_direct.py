@@ -290,6 +290,34 @@ class TestWorker:
             await worker.perform("direct:unknown", envelope, 1)
         await worker.aclose()
 
+    async def test_subscribers_hear_of_it(self, engine: MemoryEngine, anyio_backend: Any) -> None:
+        """R9: once each, of what is run and of what that adds."""
+        heard: list[tuple[str, str]] = []
+
+        def hear(event: JobEvent) -> None:
+            heard.append((event.name, event.task))
+
+        worker = Worker(engine)
+        worker.subscribe(hear)
+        worker.subscribe([hear])
+        with pytest.raises(TypeError, match="plain functions of one event"):
+            worker.subscribe(asyncio.sleep)
+        envelope = {"id": "1" * 32, "call": "[[4]]", "options": None}
+        await worker.perform("direct:parent", envelope, 1)
+        with pytest.raises(Again):
+            await worker.perform("direct:flaky", {**envelope, "id": "2" * 32}, 1)
+        await worker.aclose()
+        assert sorted(heard) == sorted(
+            [
+                ("started", "direct:parent"),
+                ("queued", "direct:double"),
+                ("handed_over", "direct:double"),
+                ("succeeded", "direct:parent"),
+                ("started", "direct:flaky"),
+                ("retrying", "direct:flaky"),
+            ]
+        )
+
     async def test_cancelled_by_the_engine(self, engine: MemoryEngine, anyio_backend: Any) -> None:
         """The engine's own time limit cancels the call, and so the task."""
         ended: list[str] = []
@@ -386,3 +414,19 @@ async def test_jobs_that_no_response_waits_for_are_named_when_lost(
     await job.result(5)
     await runner.aclose()
     assert any("direct:double is lost: no engine has it" in line for line in errors())
+
+
+async def test_every_job_of_a_request_is_told_of_as_handed_over(engine: MemoryEngine) -> None:
+    """R9: not the first one alone, though jobs of a request go in order."""
+    told: list[str] = []
+
+    def note(event: JobEvent) -> None:
+        told.append(event.name)
+
+    async with Runner(engine=engine, on_event=note) as runner:
+        app = BackgroundTaskMiddleware(adding(1, 2, 3), runner=runner)
+        await Connection().call(app)
+        await until(lambda: len(engine.sent) == 3)
+        assert await runner.drain(20)
+        assert runner.stats()["handed_over"] == 3
+    assert told.count("handed_over") == 3
