@@ -18,6 +18,7 @@ from asgi_bg.engines._arq_roster import Roster
 from asgi_bg.engines._arq_worker import LEASES, Functions, Leases
 from asgi_bg.engines.base import each_declared
 from asgi_bg.engines.worker import Worker
+from asgi_bg.events import Events
 
 __all__ = ["Plan", "Planner"]
 
@@ -70,6 +71,7 @@ class Planner:
         self,
         tasks: Sequence[Task[..., Any]],
         functions: Sequence[Any],
+        subscribers: Events,
         options: Mapping[str, Any],
     ) -> Plan:
         """Return the settings of workers; see `ArqEngine.worker_settings`."""
@@ -86,7 +88,7 @@ class Planner:
             "functions": roster,
             "job_serializer": self._keeping.serializer,
             "job_deserializer": self._keeping.deserializer,
-            "on_startup": self._startup(roster, options.get("on_startup")),
+            "on_startup": self._startup(roster, subscribers, options.get("on_startup")),
             "on_shutdown": self._shutdown(options.get("on_shutdown")),
         }
         if not functions and not options.get("cron_jobs"):
@@ -110,8 +112,10 @@ class Planner:
         values = {key: value for key, value in plan.values.items() if key != "redis_settings"}
         return {**values, "redis_pool": pool}
 
-    def _startup(self, roster: Roster, users: Hook | None) -> Hook:
+    def _startup(self, roster: Roster, subscribers: Events, users: Hook | None) -> Hook:
         async def startup(ctx: dict[Any, Any]) -> None:
+            # Only now, as others may be for the workers of another queue.
+            self._worker.subscribe(subscribers.handlers)
             roster.lift_limits()
             ctx[LEASES] = Leases(ctx["redis"], self._lease)
             if users is not None:

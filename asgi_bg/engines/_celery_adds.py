@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
+from contextvars import Context
+from functools import partial
 from typing import Any, cast
 
-from asgi_bg._ids import new_id
-from asgi_bg._job import Job, JobInfo
+from asgi_bg import events
+from asgi_bg._job import Job
+from asgi_bg._keeping.elsewhere import handed_over
 from asgi_bg._origin import Origin, Request
-from asgi_bg._record import JobRecord
+from asgi_bg._record import JobRecord, Kept
 from asgi_bg._rows import changes_of
 from asgi_bg._task import Task, as_task, declared_task
 from asgi_bg.engines._celery_publisher import Publisher
+from asgi_bg.engines._inline_home import InlineHome
+from asgi_bg.engines._message import message_of
+from asgi_bg.engines._subscribers import Subscribers
 from asgi_bg.engines.base import Engine, Message, NativeTask
 from asgi_bg.exceptions import EngineError
 from asgi_bg.journal.codec import codec_of
@@ -26,12 +31,14 @@ class Adds:
     Args:
         engine: The engine.
         app: Its Celery app.
+        subscribers: Who is told of the jobs.
     """
 
-    def __init__(self, engine: Engine, app: Any) -> None:
+    def __init__(self, engine: Engine, app: Any, subscribers: Subscribers) -> None:
         self.task_of: Callable[[Any], Task[..., Any]] = self._task_of
         self._engine = engine
         self._app = app
+        self._subscribers = subscribers
         self._lock = threading.Lock()
         self._publisher: Publisher | None = None
         self._process = 0
@@ -60,46 +67,38 @@ class Adds:
         Raises:
             EngineError: The broker did not take it, or Celery lacks what the task asks for.
         """
-        message = self._message_of(task, args, kwargs)
+        home = InlineHome(self._subscribers.events)
+        record = JobRecord(task, args, kwargs, Context(), home, source)
+        record.kept = self._kept(record)
+        record.kept.is_away = True
+        options = task.options
+        if options.delay is not None:
+            record.run_after = record.queued_at + options.delay
+        elif options.run_at is not None:
+            record.run_after = options.run_at.timestamp()
         try:
-            reason = self._send(message)
+            reason = self._send(message_of(record))
         except Exception as exc:
             raise EngineError(f"a job of task {task.name} could not be sent: {exc}") from exc
         if reason is not None:
             raise EngineError(f"Celery does not take a job of task {task.name}: {reason}")
-        return _SentJob(message.id, task.name), None
+        home.tell(events.QUEUED, record)
+        home.tell(events.HANDED_OVER, record, partial(handed_over, engine=self._engine.name))
+        return record, None
 
     def withdraw(self, record: JobRecord, reason: str) -> None:
         """Do nothing: what is sent is not taken back."""
 
-    def _message_of(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Message:
-        options = task.options
-        if options.key is not None:
+    def _kept(self, record: JobRecord) -> Kept:
+        """Return the call and the options of a job as they are sent."""
+        task = record.task
+        if task.options.key is not None:
             raise EngineError(f"task {task.name} asks for key=, which needs a journal")
-        now = time.time()
-        native: dict[str, Any] | None = None
-        changes: str | None = None
         if isinstance(task, NativeTask):
-            native = task.native.options
-            call = self._engine.encode_native(task.name, args, kwargs)
-        else:
-            self._engine.check(task)
-            call, *_ = codec_of(task).encode(args, kwargs)
-            changes = changes_of(task, declared_task(task.name))
-        run_after = options.run_at.timestamp() if options.run_at is not None else None
-        return Message(
-            id=new_id(now),
-            task=task.name,
-            call=call,
-            changes=changes,
-            native=native,
-            options=options,
-            queued_at=now,
-            run_after=run_after if options.delay is None else now + options.delay,
-            priority=options.priority,
-        )
+            return Kept(self._engine.encode_native(task.name, record.args, record.kwargs), None)
+        self._engine.check(task)
+        call, *_ = codec_of(task).encode(record.args, record.kwargs)
+        return Kept(call, changes_of(task, declared_task(task.name)))
 
     def _send(self, message: Message) -> str | None:
         with self._lock:
@@ -107,31 +106,3 @@ class Adds:
                 self._publisher = Publisher(self._app, self._engine.timeout)
                 self._process = os.getpid()
             return self._publisher.send([message])[0]
-
-
-class _SentJob(Job):
-    __slots__ = ("_id", "_task_name")
-
-    def __init__(self, id: str, task_name: str) -> None:
-        self._id = id
-        self._task_name = task_name
-
-    @property
-    def id(self) -> str:
-        return self._id
-
-    @property
-    def task_name(self) -> str:
-        return self._task_name
-
-    async def result(self, timeout: float | None = None) -> Any:
-        raise self._refusal()
-
-    async def info(self) -> JobInfo:
-        raise self._refusal()
-
-    def _refusal(self) -> EngineError:
-        return EngineError(
-            f"job {self._id} was sent by a worker of Celery's, which does not follow it; do in "
-            "its own task what is to be done with its result"
-        )

@@ -6,7 +6,7 @@ Needs the extra ``asgi_bg[arq]``, or an ARQ that is there anyway.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from asgi_bg._job import JobStatus
@@ -23,6 +23,7 @@ from asgi_bg.engines.base import (
     check_timeout,
 )
 from asgi_bg.engines.worker import Worker
+from asgi_bg.events import EventHandler, Events
 from asgi_bg.exceptions import EngineError
 
 try:
@@ -136,7 +137,11 @@ class ArqEngine(Engine):
         self._plan: Plan | None = None
 
     def worker_settings(
-        self, *tasks: Task[..., Any], functions: Sequence[Any] = (), **options: Any
+        self,
+        *tasks: Task[..., Any],
+        functions: Sequence[Any] = (),
+        on_event: EventHandler | Iterable[EventHandler] = (),
+        **options: Any,
     ) -> type:
         """Return the settings of workers, for ``arq module.WorkerSettings``.
 
@@ -146,15 +151,18 @@ class ArqEngine(Engine):
         Args:
             *tasks: The tasks; all declared ones, also those declared later, if none is given.
             functions: Functions of ARQ's own.
+            on_event: A function, or several, called in the workers with each `JobEvent` of the
+                jobs of declared tasks (R9); where ``consume=True`` works the queue, it is those
+                of the runner.
             **options: Other arguments of `arq.worker.Worker`. A ``job_timeout`` counts for the
                 tasks without a time limit of their own, too.
 
         Raises:
             TypeError: The worker has no such argument, or the engine gives it itself; or a
-                task is not declared with ``@task``.
+                task is not declared with ``@task``; or a handler cannot be called with events.
             EngineError: A function of ARQ's own has the name of a task.
         """
-        plan = self._planner.plan(tasks, functions, options)
+        plan = self._planner.plan(tasks, functions, Events(on_event), options)
         if plan.values["queue_name"] == self._keeping.queue:
             self._plan, self._keep_result = plan, plan.keep_result
         return type("WorkerSettings", (), {"__doc__": "Settings of ARQ workers.", **plan.values})

@@ -6,7 +6,7 @@ Needs the extra ``asgi_bg[celery]``, or a Celery that is there anyway.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from asgi_bg.engines._celery_publisher import Publisher, driver_of
 from asgi_bg.engines._celery_results import Inquiry, keeps_results
 from asgi_bg.engines._celery_tasks import OVERTIME, declare, ends_worker
 from asgi_bg.engines._inline import Inline
+from asgi_bg.engines._subscribers import Subscribers
 from asgi_bg.engines.base import (
     Engine,
     Feature,
@@ -29,6 +30,7 @@ from asgi_bg.engines.base import (
     each_declared,
     seconds_put_off,
 )
+from asgi_bg.events import EventHandler
 from asgi_bg.exceptions import EngineError
 
 __all__ = ["CeleryEngine"]
@@ -70,11 +72,17 @@ class CeleryEngine(Engine):
         self._asking = Post(
             "asgi_bg about celery", lambda: Inquiry(app, self.timeout), self.timeout
         )
-        self._inline = Inline(Adds(self, app), OVERTIME, ends_worker)
+        self._subscribers = Subscribers()
+        adds = Adds(self, app, self._subscribers)
+        self._inline = Inline(adds, OVERTIME, ends_worker, self._subscribers)
 
     # In workers.
 
-    def register(self, *tasks: Task[..., Any]) -> None:
+    def register(
+        self,
+        *tasks: Task[..., Any],
+        on_event: EventHandler | Iterable[EventHandler] = (),
+    ) -> None:
         """Add tasks to the Celery app, by their names, for its workers to run.
 
         Call it where the workers import it: ``celery -A module worker`` imports the module.
@@ -82,10 +90,14 @@ class CeleryEngine(Engine):
         Args:
             *tasks: The tasks; if none are given all that are declared in this process, also
                 those that will be.
+            on_event: A function, or several, called in the workers with each `JobEvent` of the
+                jobs of declared tasks (R9), in the thread of the attempt.
 
         Raises:
-            TypeError: One of them is not declared with ``@task``.
+            TypeError: One of them is not declared with ``@task``, or cannot be called with
+                events.
         """
+        self._subscribers.add(on_event)
         each_declared(tasks, lambda task: declare(self.app, task, self._inline))
 
     # In the app.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from asgi_bg._task import Task
@@ -23,6 +23,7 @@ from asgi_bg.engines.base import (
     each_declared,
 )
 from asgi_bg.engines.worker import Worker
+from asgi_bg.events import EventHandler
 from asgi_bg.exceptions import EngineError, NotSerializable
 
 try:
@@ -100,7 +101,12 @@ class ProcrastinateEngine(Engine):
         self._is_registered = False
         self._opening = Opening(app)
 
-    def register(self, *tasks: Task[..., Any], retry_stalled: bool | str = True) -> None:
+    def register(
+        self,
+        *tasks: Task[..., Any],
+        retry_stalled: bool | str = True,
+        on_event: EventHandler | Iterable[EventHandler] = (),
+    ) -> None:
         """Make declared tasks the app's own, for ``procrastinate --app=module.app worker``.
 
         Args:
@@ -108,11 +114,16 @@ class ProcrastinateEngine(Engine):
             retry_stalled: Whether workers look every minute for jobs of others that died, and
                 have them run again; Procrastinate itself leaves them as they are. If no worker
                 works the queue ``default``: the name of one that is worked.
+            on_event: A function, or several, called in the workers with each `JobEvent` of the
+                jobs of declared tasks (R9); where ``consume=True`` works the queue, it is those
+                of the runner.
 
         Raises:
-            TypeError: One of them is not declared with ``@task``.
+            TypeError: One of them is not declared with ``@task``, or cannot be called with
+                events.
             EngineError: The app has a task of Procrastinate's own of the same name.
         """
+        self._worker.subscribe(on_event)
         self._is_registered = True
         each_declared(tasks, self._roster.add)
         if retry_stalled:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,6 +26,7 @@ from asgi_bg.engines.base import (
     each_declared,
 )
 from asgi_bg.engines.worker import Worker
+from asgi_bg.events import EventHandler
 from asgi_bg.exceptions import EngineError
 
 try:
@@ -99,16 +100,25 @@ class TaskiqEngine(Engine):
                 type(broker).__name__,
             )
 
-    def register(self, *tasks: Task[..., Any]) -> None:
+    def register(
+        self,
+        *tasks: Task[..., Any],
+        on_event: EventHandler | Iterable[EventHandler] = (),
+    ) -> None:
         """Make declared tasks known to the broker, so that ``taskiq worker`` runs them.
 
         Args:
             *tasks: The tasks; all declared ones, also those declared later, if none is given.
+            on_event: A function, or several, called in the workers with each `JobEvent` of the
+                jobs of declared tasks (R9); where ``consume=True`` works the queue, it is those
+                of the runner.
 
         Raises:
-            TypeError: One of them is not declared with ``@task``.
+            TypeError: One of them is not declared with ``@task``, or cannot be called with
+                events.
             EngineError: The broker has a task of its own by that name.
         """
+        self._worker.subscribe(on_event)
         if not tasks:
             if self._registers_all:
                 return

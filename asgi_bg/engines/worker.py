@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asgi_bg._runner import Runner
+from asgi_bg.engines._subscribers import Subscribers
 from asgi_bg.engines.base import Engine, Performer
+from asgi_bg.events import EventHandler
 
 __all__ = ["Worker"]
 
@@ -30,9 +32,23 @@ class Worker:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._subscribers = Subscribers()
         self._runner: Runner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.performer: Performer | None = None
+
+    def subscribe(self, on_event: EventHandler | Iterable[EventHandler]) -> None:
+        """Have a handler, or several, told of the jobs that are run here from the next start on.
+
+        Where a `performer` runs the jobs, its own subscribers hear of them.
+
+        Args:
+            on_event: As `asgi_bg.Runner` takes it. Who is given twice hears of them once.
+
+        Raises:
+            TypeError: One of them is no plain function.
+        """
+        self._subscribers.add(on_event)
 
     async def perform(self, name: str, envelope: Mapping[str, Any], attempt: int) -> Any:
         """Run one attempt of a job; see `asgi_bg.engines.Performer.perform`."""
@@ -51,7 +67,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         if self._runner is None or self._loop is not loop:
             self._loop = loop
-            self._runner = Runner(engine=self._engine, max_jobs=MAX_JOBS)
+            handlers = self._subscribers.events.handlers
+            self._runner = Runner(engine=self._engine, max_jobs=MAX_JOBS, on_event=handlers)
             self._runner.consumes = False
         await self._runner.start()  # once; several jobs may come by before it has
         return self._runner

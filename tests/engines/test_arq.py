@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from asgi_bg import JobStatus, Runner, Task
+from asgi_bg import JobEvent, JobStatus, Runner, Task
 from asgi_bg._ids import new_id
 from asgi_bg._options import Options
 from asgi_bg.engines import Message
@@ -415,6 +415,7 @@ def test_arguments_are_checked(options: dict[str, Any], error: str) -> None:
         ({"job_serializer": pickle.dumps}, "job_serializer is the engine's to give"),
         ({"retry_jobs": False}, "retry_jobs is the engine's to give"),
         ({"max_jobs": 0}, "max_jobs must be 1 or more"),
+        ({"on_event": asyncio.sleep}, "plain functions of one event"),
     ],
 )
 def test_worker_options_are_checked(options: dict[str, Any], error: str) -> None:
@@ -1361,6 +1362,26 @@ async def test_settings_for_another_queue_are_for_its_workers_only(
         assert await ids_in(redis, other) == [jobs[1].id]
         async with run(in_process(settings)):
             await until(lambda: ("end", "there") in reporting.log, DEADLINE)
+
+
+async def test_subscribers_are_those_of_the_workers_that_they_are_given_for(
+    engine_of: EngineOf,
+) -> None:
+    """R9: other workers have theirs; jobs of one process are told once, not once for each."""
+    engine = engine_of()
+    heard: list[JobEvent] = []
+    others: list[JobEvent] = []
+    settings: Any = engine.worker_settings(on_event=heard.append, poll_delay=0.02)
+    engine.worker_settings(queue_name=f"{queue_of(engine)}-other", on_event=others.append)
+    job = message(site.about)
+    await engine.send([job])
+    async with run(in_process(settings)):
+        await until_ended(engine, job.id)
+    assert [(event.name, event.id) for event in heard] == [
+        ("started", job.id),
+        ("succeeded", job.id),
+    ]
+    assert others == []
 
 
 async def test_redis_that_breaks_under_a_job_does_not_change_its_end(

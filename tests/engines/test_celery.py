@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
-from asgi_bg import JobStatus, Runner, add_task, task
+from asgi_bg import JobEvent, JobStatus, Runner, add_task, task
 from asgi_bg._ids import new_id
 from asgi_bg._options import Options
 from asgi_bg.engines import Again, Message
@@ -589,6 +589,9 @@ def test_settings_are_checked(anyio_backend: Any) -> None:
         CeleryEngine(app, timeout=0)
     with pytest.raises(TypeError, match="declared with @task, got <built-in"):
         CeleryEngine(app).register(print)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="plain functions of one event"):
+        CeleryEngine(app).register(on_event=asyncio.sleep)
+    assert "celery:double" not in app.tasks
     app.close()
 
 
@@ -1301,6 +1304,33 @@ def test_tasks_add_more(inside: CeleryEngine) -> None:
     (late,) = take(inside.app, queue)
     eta = datetime.datetime.fromisoformat(late.headers["eta"])
     assert eta.timestamp() == pytest.approx(time.time() + 100, abs=10)
+
+
+def test_what_tasks_add_is_told_and_goes_on_with_the_trace(inside: CeleryEngine) -> None:
+    """R9, W4: once the broker has it; what it does not take was never added."""
+    heard: list[JobEvent] = []
+    inside.app.conf.task_create_missing_queues = False
+    inside.register(site.parent, on_event=heard.append)
+    trace = f"00-{1:032x}-{2:016x}-01"
+    envelope = {**message(site.parent, 5).envelope, "trace": trace}
+    inside.app.tasks["celery:parent"].apply((envelope,), task_id=envelope["id"]).get()
+    sent, _ = take(inside.app, inside.app.conf.task_default_queue)
+    assert sent.payload[0][0]["trace"] == trace
+    assert [(event.name, event.task) for event in heard] == [
+        ("started", "celery:parent"),
+        ("queued", "celery:double"),
+        ("handed_over", "celery:double"),
+        ("queued", "theirs"),
+        ("handed_over", "theirs"),
+        ("succeeded", "celery:parent"),
+    ]
+    added = heard[2].job
+    assert added.id == sent.payload[0][0]["id"]
+    assert (added.owner, added.status, added.attempt) == ("engine:celery", "queued", 0)
+    assert added.handed_over_at is not None
+    heard.clear()
+    call(inside, site.adds, "queue", "elsewhere")
+    assert [event.name for event in heard] == ["started", "failed"]
 
 
 @pytest.mark.parametrize(

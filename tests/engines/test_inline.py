@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import logging
+import os
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
+from asgi_bg import _telemetry as telemetry
 from asgi_bg import add_task, current_job, task
+from asgi_bg._ids import new_id
 from asgi_bg._logs import keep_logs
+from asgi_bg._origin import Origin
 from asgi_bg.engines import Again
 from asgi_bg.engines import _inline as module
 from asgi_bg.engines._inline import Inline
+from asgi_bg.engines._subscribers import Subscribers
+from asgi_bg.events import JobEvent
 from asgi_bg.exceptions import JobNotFound
 from asgi_bg.journal.codec import UndecodableCall
 
@@ -41,10 +49,12 @@ class Queue:
 
     def __init__(self) -> None:
         self.added: list[Any] = []
+        self.sources: list[Any] = []
         self.task_of: Callable[[Any], Any] = lambda func: func
 
     def admit(self, task: Any, args: Any, kwargs: Any, source: Any) -> Any:
         self.added.append((task.name, args, kwargs))
+        self.sources.append(source)
         return object(), None
 
     def withdraw(self, record: Any, reason: str) -> None:
@@ -69,9 +79,15 @@ def inline(queue: Queue) -> Inline:
 
 
 def perform(
-    inline: Inline, name: str, call: str = "[[]]", *, attempt: int = 1, options: str | None = None
+    inline: Inline,
+    name: str,
+    call: str = "[[]]",
+    *,
+    attempt: int = 1,
+    options: str | None = None,
+    **more: str,
 ) -> Any:
-    envelope = {"id": "0" * 32, "call": call, "options": options}
+    envelope = {"id": "0" * 32, "call": call, "options": options, **more}
     return inline.perform(name, envelope, attempt, lambda *told: seen.append(told))
 
 
@@ -286,3 +302,160 @@ def test_exit_of_an_async_task_is_its_failure(
         perform(inline, "inline:exits-async")
     gc.collect()
     assert not caplog.records
+
+
+class Heard:
+    """Subscribers of both kinds, and what they have heard."""
+
+    def __init__(self) -> None:
+        self.events: list[JobEvent] = []
+        self.measured: list[Any] = []
+
+    def hear(self, name: str, record: Any) -> None:
+        had = telemetry.had_attempt(record)
+        wait = telemetry.wait_of(name, record) if had else None
+        error = telemetry.error_type_of(name, record) if name in telemetry.ENDS else None
+        self.measured.append((name, record.attempt, had, wait is not None, error))
+
+    def __call__(self, event: JobEvent) -> None:
+        raise AssertionError
+
+    def of(self, inline: Inline, *args: Any, **more: Any) -> list[str]:
+        """Run an attempt, whatever becomes of it; return the names of what was told."""
+        self.events.clear()
+        self.measured.clear()
+        try:
+            perform(inline, *args, **more)
+        except Exception as exc:
+            seen.append(exc)
+        assert [name for name, *_ in self.measured] == [event.name for event in self.events]
+        return [event.name for event in self.events]
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def watched(queue: Queue, heard: Heard) -> Inline:
+    subscribers = Subscribers()
+    inline = Inline(queue, (Overtime,), lambda exc: isinstance(exc, Over), subscribers)
+    subscribers.add([heard, heard.events.append])
+    subscribers.add(heard)  # hears once nevertheless
+    return inline
+
+
+def test_events_of_a_job_that_succeeds(watched: Inline, heard: Heard) -> None:
+    """R9: with what a runner would say of it."""
+    made = new_id(time.time() - 60)
+    names = heard.of(watched, "inline:plain", "[[7]]", id=made)
+    assert names == ["started", "progressed", "succeeded"]
+    assert {(event.id, event.task) for event in heard.events} == {(made, "inline:plain")}
+    began, half, end = (event.job for event in heard.events)
+    assert (began.status, began.attempt, began.max_attempts) == ("running", 1, 1)
+    assert 59 < (began.started_at - began.queued_at).total_seconds() < 70  # type: ignore[operator]
+    assert (half.progress, half.message) == (0.5, "half")
+    assert (end.status, end.error, end.owner) == ("succeeded", None, f"pid:{os.getpid()}")
+    assert end.result[0] == 7
+    assert end.finished_at is not None
+    assert heard.measured[-1] == ("succeeded", 1, True, True, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attempt", "end", "error"),
+    [
+        ("value", 1, "retrying", "ValueError: value"),
+        ("value", 2, "failed", "ValueError: value"),
+        ("key", 1, "failed", "KeyError: 'key'"),
+        ("exit", 1, "retrying", "SystemExit: 3"),
+        ("time", 2, "failed", "TimeoutError: task inline:raises took longer than None seconds"),
+    ],
+)
+def test_events_of_a_job_that_fails(
+    watched: Inline, heard: Heard, kind: str, attempt: int, end: str, error: str
+) -> None:
+    """R9: each attempt has one end; the wait is that of the first."""
+    names = heard.of(watched, "inline:raises", f'[["{kind}"]]', attempt=attempt)
+    assert names == ["started", end]
+    job = heard.events[-1].job
+    assert (job.status, job.error) == ("queued" if end == "retrying" else "failed", error)
+    assert error in (job.traceback or "")
+    assert (job.run_after is not None) == (end == "retrying")
+    kind_of_error = error.partition(":")[0]
+    assert heard.measured[-1] == (end, attempt, True, attempt == 1, kind_of_error)
+    assert isinstance(seen[-1], Again) == (end == "retrying")
+
+
+def test_attempt_that_ends_its_worker_has_no_end(watched: Inline, heard: Heard) -> None:
+    """The job is run again by another worker, and has not failed."""
+    with pytest.raises(Over):
+        heard.of(watched, "inline:raises", '[["over"]]')
+    assert [event.name for event in heard.events] == ["started"]
+
+
+def test_subscriber_that_fails_harms_no_job(
+    queue: Queue, heard: Heard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R9: it is logged, and the others still hear."""
+
+    def broken(event: JobEvent) -> None:
+        raise SystemExit(event.name)
+
+    subscribers = Subscribers()
+    subscribers.add((broken, heard.events.append))
+    assert perform(Inline(queue, subscribers=subscribers), "inline:wordy", "[[7]]") == [7]
+    assert [event.name for event in heard.events] == ["started", "succeeded"]
+    logged = [record.getMessage() for record in caplog.records]
+    assert len([text for text in logged if "a subscriber of job events failed" in text]) == 2
+
+
+def test_subscriber_is_called_in_the_context_of_the_attempt(queue: Queue) -> None:
+    """So that it can make a span the current one; an async task's, too."""
+    name = "inline:inside"
+
+    @task(name=name)
+    async def inside() -> int:
+        return variable.get()
+
+    subscribers = Subscribers()
+    subscribers.add(lambda event: variable.set(9) if event.name == "started" else None)
+    assert perform(Inline(queue, subscribers=subscribers), name) == 9
+    assert variable.get() == 0
+
+
+@pytest.mark.parametrize("handler", [None, 7, [print, 7], asyncio.sleep])
+def test_subscribers_are_checked(handler: Any) -> None:
+    """When they are given, and not in the worker's first job."""
+    with pytest.raises(TypeError):
+        Subscribers().add(handler)
+
+
+def test_what_a_task_adds_goes_on_with_the_trace(inline: Inline, queue: Queue) -> None:
+    """W4: with the one that the envelope brings, where nobody makes spans."""
+    perform(inline, "inline:plain", "[[7]]", trace="00-1-2-01")
+    perform(inline, "inline:plain", "[[7]]")
+    assert queue.sources == [Origin(trace="00-1-2-01"), None]
+
+
+def test_failed_job_is_let_go_of_at_once(inline: Inline) -> None:
+    """With its arguments: nothing that is left of it holds itself."""
+    found: list[weakref.ref[Any]] = []
+    name = "inline:holding"
+
+    class Heavy:
+        """An argument of a job may be large."""
+
+    @task(name=name)
+    def holding() -> None:
+        heavy = Heavy()
+        found.append(weakref.ref(heavy))
+        raise ValueError
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            perform(inline, name)
+        assert found[0]() is None
+    finally:
+        gc.enable()

@@ -716,6 +716,9 @@ def test_some_tasks_are_registered() -> None:
     assert "asgi_bg:retry_stalled" not in other.tasks
     with pytest.raises(TypeError, match="declared with @task, got <built-in"):
         ProcrastinateEngine(other).register(print)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="plain functions of one event"):
+        ProcrastinateEngine(other).register(on_event=asyncio.sleep)
+    assert "pro:echo" not in other.tasks
 
 
 def test_own_task_of_the_same_name_is_not_replaced() -> None:

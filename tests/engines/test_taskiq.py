@@ -466,6 +466,9 @@ def test_name_that_the_broker_has_is_refused() -> None:
         engine.register(site.note)
     with pytest.raises(TypeError, match="declared with @task, got <built-in"):
         engine.register(print)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="plain functions of one event"):
+        engine.register(on_event=asyncio.sleep)
+    assert broker.find_task("site:rich") is None
 
 
 async def print_nothing() -> None:

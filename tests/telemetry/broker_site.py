@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,15 @@ def broken(event: JobEvent) -> None:
     raise RuntimeError(f"{event.name} is not heard")
 
 
+exporting = threading.Lock()
+
+
 def export(event: JobEvent) -> None:
     """Write what was received so far into a file of this process."""
     path = Path(os.environ["SITE_TOLD"]) / f"{os.getpid()}.json"
-    path.with_suffix(".new").write_text(json.dumps(_told()))
-    path.with_suffix(".new").rename(path)
+    with exporting:  # events come from several threads
+        path.with_suffix(".new").write_text(json.dumps(_told()))
+        path.with_suffix(".new").rename(path)
 
 
 watching: list[EventHandler] = []

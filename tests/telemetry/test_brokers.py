@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.docs_page import blocks_of
 from tests.helpers import need, wait_until
 from tests.services.postgres import PostgresServer
 from tests.services.redis import RedisServer
@@ -43,6 +45,36 @@ COMMANDS = {
     ),
 }
 ENGINES = list(COMMANDS)
+PAGE_COMMANDS = {
+    "arq": ("arq", "shop.WorkerSettings"),
+    "celery": ("celery", "-A", "shop:celery", "worker", "-c", "1"),
+    "taskiq": ("taskiq", "worker", "shop:broker", "--workers", "1"),
+    "procrastinate": ("procrastinate", "--app=shop.app", "worker"),
+}
+PAGE_TASK = """
+from pathlib import Path
+from asgi_bg import task
+
+@task(name="page.greet")
+def greet(name): ...
+
+def hear(name, record, heard=telemetry.hear):
+    heard(name, record)
+    Path(name).touch()
+
+telemetry.hear = hear
+"""
+PAGE_SENDER = """
+import asyncio
+import shop
+from asgi_bg import Runner
+
+async def send():
+    async with Runner(engine=shop.engine) as runner:
+        await runner.add_task(shop.greet, "you")
+
+asyncio.run(send())
+"""
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -87,10 +119,15 @@ class Place:
     @contextmanager
     def worker(self, *, is_watched: bool = False) -> Iterator[None]:
         """Run a worker of the engine's own, with subscribers or without."""
-        command = COMMANDS[self.env["SITE_ENGINE"]]
         told = self.folder / "told"
         told.mkdir(exist_ok=True)
         env = {"SITE_TOLD": f"{told}"} if is_watched else {}
+        with self.running(*COMMANDS[self.env["SITE_ENGINE"]], **env):
+            yield
+
+    @contextmanager
+    def running(self, *command: str, **env: str) -> Iterator[None]:
+        """Run a program of the virtual environment's, whose output is the log."""
         with (
             (self.folder / "worker.log").open("w") as log,
             subprocess.Popen(
@@ -222,7 +259,7 @@ def test_broker_that_is_away_counts_nothing_twice(
 @pytest.mark.parametrize("place", ENGINES, indirect=True)
 @pytest.mark.parametrize(("task", "fails"), [("pay", 1), ("paint", 0)])
 def test_an_engines_own_worker_is_traced_and_counted(place: Place, task: str, fails: int) -> None:
-    """W4, R9: each attempt once, in the process that made it; a subscriber that fails harms none."""
+    """W4, R9: each attempt once, where it was made; a subscriber that fails harms none."""
     attempts = COUNT * (fails + 1)
     with place.app("shop") as shop, place.worker(is_watched=True):
         assert isinstance(shop, App)
@@ -266,3 +303,26 @@ def test_jobs_that_a_task_adds_in_a_worker_go_on_with_the_trace(place: Place) ->
         HANDED_OVER: COUNT,
         REFUSED: 0,
     }
+
+
+@pytest.mark.parametrize("place", ENGINES, indirect=True)
+def test_worker_that_is_set_up_by_its_page_is_traced(place: Place) -> None:
+    """W4: what the page of the engine has its reader write, with a task, and a real worker."""
+    name = place.env["SITE_ENGINE"]
+    page = (ROOT / "docs" / "engines" / f"{name}.md").read_text()
+    program = "".join(block for _, block in blocks_of(page)) + PAGE_TASK
+    program = re.sub(r'"(redis|amqp)://[^"]*"', f'"{place.env["SITE_URL"]}"', program)
+    program = program.replace('"..."', f'"{place.env.get("SITE_POSTGRES")}"')
+    (place.folder / "shop.py").write_text(program)
+    place.env["PYTHONPATH"] += f"{os.pathsep}{place.folder}"
+    with place.running(*PAGE_COMMANDS[name]):
+        subprocess.run(
+            (sys.executable, "-c", PAGE_SENDER),
+            cwd=place.folder,
+            env={**os.environ, **place.env},
+            check=True,
+        )
+        wait_until((place.folder / "succeeded").exists, "the job")
+    # The worker has sent them when it ended, as its page has it do.
+    assert place.log().count('"name": "process page.greet"') == 1
+    assert place.log().count('"asgi_bg.status": "succeeded"') == 1
