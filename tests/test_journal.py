@@ -465,6 +465,12 @@ class TestSurvival:
         assert keeper is not None
         assert len(keeper.claims._hosts) <= 1
 
+        async def end() -> None:
+            await runner.start()
+            await runner.aclose()
+
+        asyncio.run(end())
+
     async def test_recovered_is_told_first(self, path: str) -> None:
         """R9: of a job that another process left, before anything else of it."""
         dead = SQLiteJournal(path)
