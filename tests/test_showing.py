@@ -575,10 +575,12 @@ async def test_a_sealed_job_is_listed_and_retried_without_its_key(tmp_path: Path
     async with Runner(journal=journal) as runner:
         job = await runner.add_task(flaky)
         await runner.drain(DEADLINE)
-    desk = Desk(SQLiteJournal(tmp_path / "jobs.db"))
+    without_key = SQLiteJournal(tmp_path / "jobs.db")
+    desk = Desk(without_key)
     [shown] = desk.search().jobs
     assert (shown.id, shown.error) == (job.id, None)
     assert list(desk.retry_failed()) == [1]
+    without_key.close()
     async with Runner(journal=journal) as runner:
         await runner.drain(DEADLINE)
         attempts = (await runner.details(job.id)).attempts
