@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from asgi_bg._finding import Finding
 from asgi_bg._job import JobInfo, JobStatus
 from asgi_bg._scheduling.parts import Parts
 from asgi_bg._scheduling.scheduler import Scheduler
-from asgi_bg._showing import Showing
 
 
 class Changing:
@@ -15,17 +15,17 @@ class Changing:
 
     Args:
         parts: What the runner is made of.
-        showing: Knows which jobs are here.
+        finding: Knows which jobs are here.
     """
 
-    def __init__(self, parts: Parts, showing: Showing) -> None:
+    def __init__(self, parts: Parts, finding: Finding) -> None:
         self._registry = parts.registry
         self._keeper = parts.keeper
-        self._showing = showing
+        self._finding = finding
 
     async def retry(self, id: str, current: Callable[[], Scheduler]) -> JobInfo:
         """Queue a failed or cancelled job again; see `Runner.retry`."""
-        here = self._showing.here(id)
+        here = self._finding.here(id)
         if here is None and self._keeper is not None:
             info = await self._keeper.archive.retry(id)
             self._keeper.claims.claim_retried()
@@ -54,7 +54,7 @@ class Changing:
 
     async def cancel(self, id: str) -> JobInfo:
         """Cancel a job in whatever state it is; see `Runner.cancel`."""
-        here = self._showing.here(id)
+        here = self._finding.here(id)
         if here is None and self._keeper is not None:
             return await self._keeper.archive.cancel(id)
         record = here or self._registry.get(id)

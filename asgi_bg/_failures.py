@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import traceback
-from pathlib import Path
 from types import TracebackType
 
 from asgi_bg._job import Failed
 
-_OUR_DIRECTORY = str(Path(__file__).parent)
+_OUR_DIRECTORY = os.path.dirname(__file__)
 
 
 def failure_of(exception: BaseException) -> Failed:

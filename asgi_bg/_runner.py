@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 from asgi_bg._changing import Changing
 from asgi_bg._collector import BackgroundTasks, collecting
 from asgi_bg._execution.threads import ThreadPool
+from asgi_bg._finding import Finding
 from asgi_bg._job import Job, JobInfo, JobStatus
 from asgi_bg._limits import Limits
 from asgi_bg._messages import log_unfinished
@@ -22,19 +23,19 @@ from asgi_bg._scheduling.lane import Lane
 from asgi_bg._scheduling.parts import Parts
 from asgi_bg._scheduling.scheduler import Scheduler
 from asgi_bg._scheduling.schedulers import Schedulers
-from asgi_bg._showing import Showing
 from asgi_bg._task import P
 from asgi_bg.engines._consumer import Consumer
 from asgi_bg.engines._link import Link
 from asgi_bg.engines.base import Engine
 from asgi_bg.events import EventHandler, Events, Hearer
 from asgi_bg.journal.base import Journal
-from asgi_bg.views import JobDetails, JobPage, Overview, RunnerStats
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from asgi_bg._keeping.keeper import Keeper
+    from asgi_bg._showing import Showing
+    from asgi_bg.views import JobDetails, JobPage, Overview, RunnerStats
 
 
 LONGEST = 10 * 365 * 86_400.0
@@ -165,8 +166,15 @@ class Runner:
 
     def _use(self, parts: Parts) -> None:
         self._parts = self._schedulers.parts = parts
-        self._showing = Showing(parts.registry, parts.keeper)
-        self._changing = Changing(parts, self._showing)
+        self._finding = Finding(parts.registry, parts.keeper)
+        self._changing = Changing(parts, self._finding)
+
+    @property
+    def _showing(self) -> Showing:
+        # Imported here, as it is for people, and few processes show jobs to any.
+        from asgi_bg._showing import Showing
+
+        return Showing(self._parts.registry, self._parts.keeper, self._finding)
 
     def equip(
         self, *, threads: Callable[[int], ThreadPool] | None = None, hearers: Sequence[Hearer] = ()
@@ -389,7 +397,7 @@ class Runner:
         Raises:
             JobNotFound: No job of that id is known (any more).
         """
-        return await self._showing.info(id)
+        return await self._finding.info(id)
 
     async def result(self, id: str, timeout: float | None = None) -> Any:
         """Wait until a job has ended, and return what its task returned.
@@ -399,7 +407,7 @@ class Runner:
             JobFailed: The job failed, was cancelled or was dropped.
             TimeoutError: It has not ended after ``timeout`` seconds. It goes on.
         """
-        return await self._showing.result(id, timeout)
+        return await self._finding.result(id, timeout)
 
     async def jobs(
         self,
@@ -422,14 +430,14 @@ class Runner:
         """
         check_count("limit", limit, least=1)
         wanted = None if status is None else JobStatus(status)
-        return await self._showing.jobs(wanted, task, after, limit)
+        return await self._finding.jobs(wanted, task, after, limit)
 
     async def infos(self, ids: Sequence[str]) -> dict[str, JobInfo]:
         """Return what is known of several jobs, by id; with one question to the journal.
 
         Those that are not known (any more) are left out.
         """
-        return await self._showing.infos(ids)
+        return await self._finding.infos(ids)
 
     async def details(self, id: str) -> JobDetails:
         """Return all that is known of a job: its arguments, attempts and request, too.
@@ -537,15 +545,15 @@ class Runner:
         if keeper is not None and len(self._schedulers):
             counts = keeper.archive.counts()
             unfinished += counts["queued"] + counts["running"] - len(keeper.held)
-        return RunnerStats(
-            queued=max(0, unfinished - running),
-            running=running,
-            succeeded=registry.ended[JobStatus.succeeded],
-            failed=registry.ended[JobStatus.failed],
-            cancelled=registry.ended[JobStatus.cancelled],
-            threads=self._parts.threads.alive,
-            handed_over=registry.handed_over,
-        )
+        return {
+            "queued": max(0, unfinished - running),
+            "running": running,
+            "succeeded": registry.ended[JobStatus.succeeded],
+            "failed": registry.ended[JobStatus.failed],
+            "cancelled": registry.ended[JobStatus.cancelled],
+            "threads": self._parts.threads.alive,
+            "handed_over": registry.handed_over,
+        }
 
 
 def _keeper_of(

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from asgi_bg._finding import Finding
 from asgi_bg._job import JobInfo, JobStatus
 from asgi_bg._looking.details import details_of_record
 from asgi_bg._looking.overview import (
@@ -41,65 +42,20 @@ class Showing:
     Args:
         registry: The jobs that this process knows.
         keeper: Who keeps jobs in a journal, if there is one.
+        finding: Knows which jobs are here.
     """
 
-    def __init__(self, registry: Registry, keeper: Keeper | None) -> None:
+    def __init__(self, registry: Registry, keeper: Keeper | None, finding: Finding) -> None:
         self._registry = registry
         self._keeper = keeper
-
-    def here(self, id: str) -> JobRecord | None:
-        """Return the job of that id, if it is this process that knows how it stands."""
-        held = None if self._keeper is None else self._keeper.held.get(id)
-        if held is not None:
-            return held
-        known = self._registry.known(id)
-        return None if known is None or known.kept is not None else known
-
-    async def info(self, id: str) -> JobInfo:
-        """Return what is known of a job; see `Runner.info`."""
-        record = self.here(id)
-        if record is None and self._keeper is not None:
-            return await self._keeper.archive.info(id)
-        return (record or self._registry.get(id)).snapshot()
-
-    async def result(self, id: str, timeout: float | None) -> Any:
-        """Wait for the end of a job; see `Runner.result`."""
-        record = self.here(id)
-        if record is None and self._keeper is not None:
-            return await self._keeper.archive.result(id, timeout)
-        return await (record or self._registry.get(id)).result(timeout)
-
-    async def jobs(
-        self, status: JobStatus | None, task: str | None, after: str | None, limit: int
-    ) -> list[JobInfo]:
-        """Return jobs, the newest first; see `Runner.jobs`."""
-        here = [record.snapshot() for record in self._registry.newest(status, task, after, limit)]
-        if self._keeper is None:
-            return here
-        word = None if status is None else status.value
-        kept = await self._keeper.archive.find(word, task, after, limit)
-        return sorted((*here, *kept), key=lambda job: job.id, reverse=True)[:limit]
+        self._finding = finding
 
     async def details(self, id: str) -> JobDetails:
         """Return all that is known of a job; see `Runner.details`."""
-        record = self.here(id)
+        record = self._finding.here(id)
         if record is None and self._keeper is not None:
             return await self._keeper.archive.details(id)
         return details_of_record(record or self._registry.get(id))
-
-    async def infos(self, ids: Sequence[str]) -> dict[str, JobInfo]:
-        """Return what is known of several jobs; see `Runner.infos`."""
-        infos: dict[str, JobInfo] = {}
-        missing: list[str] = []
-        for each in ids:
-            record = self.here(each)
-            if record is None:
-                missing.append(each)
-            else:
-                infos[each] = record.snapshot()
-        if missing and self._keeper is not None:
-            infos |= await self._keeper.archive.infos(missing)
-        return infos
 
     async def search(
         self,

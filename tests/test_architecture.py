@@ -55,8 +55,8 @@ LEVELS = [
     {"_scheduling.attempts", "_scheduling.handing"},
     {"_scheduling.admission", "_scheduling.stopping"},
     {"_scheduling.scheduler"},
-    {"_scheduling.schedulers", "_showing"},
-    {"_changing"},
+    {"_scheduling.schedulers", "_finding"},
+    {"_changing", "_showing"},
     {"_runner"},
     # Around an app.
     {"_supervision"},
@@ -167,6 +167,8 @@ LATE = {
     ("_runner", "asgi_bg.engines._direct"),
     ("_scheduling.scheduler", "asgi_bg._scheduling.handing"),
     ("_scheduling.scheduler", "asgi_bg._scheduling.intake"),
+    # Only who shows jobs to people needs it.
+    ("_runner", "asgi_bg._showing"),
     # Only the workers of an engine need it.
     ("_runner", "asgi_bg._scheduling.brought"),
     # Only who keeps jobs in SQLite needs sqlite3 and a system with file locks.
