@@ -165,9 +165,13 @@ class Runner:
         self._use(parts)
 
     def _use(self, parts: Parts) -> None:
-        self._parts = self._schedulers.parts = parts
+        self._schedulers.parts = parts
         self._finding = Finding(parts.registry, parts.keeper)
         self._changing = Changing(parts, self._finding)
+
+    @property
+    def _parts(self) -> Parts:
+        return self._schedulers.parts
 
     @property
     def _showing(self) -> Showing:

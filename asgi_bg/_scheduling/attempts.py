@@ -48,7 +48,6 @@ class Attempts:
     Attributes:
         functions: The plain functions that are being called.
         slots: Who may run.
-        hears_begins: Whether every attempt that begins has to be told of.
     """
 
     def __init__(self, runs: Dispatcher, parts: Parts, drain: Drain, ends: Ends) -> None:
@@ -63,7 +62,6 @@ class Attempts:
         self._coroutines = Coroutines(loop, self._settle)
         self.functions = Functions(loop, parts.threads, self._settle)
         self._processes: ProcessPool | None = None
-        self.hears_begins = bool(parts.events.handlers) or limits.timeout is not None
 
     # Their begin.
 

@@ -78,7 +78,7 @@ class Scheduler:
         self.task_of: Callable[[Any], Task[..., Any]] = (
             as_task if link is None else task_or_native(link)
         )
-        self.hears_begins = self._attempts.hears_begins
+        self.hears_begins = bool(parts.events.handlers) or parts.limits.timeout is not None
         keep_logs()
         if keeper is not None:
             self._attach(keeper, link)

@@ -25,16 +25,7 @@ T = TypeVar("T")
 
 
 class EngineSite:
-    """The hooks of `EngineContract`, and what its tests share.
-
-    Attributes:
-        dedupes: Whether a job that is sent twice while it waits runs once (E2).
-        keeps_values: Whether the result store keeps what tasks return and raise, and not only
-            how they end.
-        deadline: How long anything may take that is waited for, in seconds.
-        lead: How long a job is put off where delays are tested, in seconds.
-        options: For each feature, an option that asks for it.
-    """
+    """The hooks of `EngineContract`, which says what they are, and what its tests share."""
 
     dedupes: bool = False
     keeps_values: bool = True
